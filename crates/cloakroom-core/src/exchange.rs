@@ -1,0 +1,159 @@
+//! One request and its response, for adapters: headers in, headers out, and nothing decided elsewhere.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::OnceCell;
+
+use crate::error::{SessionError, SessionErrorKind};
+use crate::events::Event;
+use crate::manager::Manager;
+use crate::record::Client;
+use crate::session::{CookieReply, Mode, ReadSession, Session};
+
+/// The session of one request, opened when it is first asked for.
+///
+/// An adapter makes one per request, asks it for the session when a handler does, and asks it what
+/// to do when the response is there. A handler that asks for nothing costs nothing.
+pub struct Exchange {
+    manager: Arc<Manager>,
+    session: OnceCell<Session>,
+    used: AtomicBool,
+}
+
+/// How the handler ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// With a response.
+    Answered {
+        /// Its status.
+        status: u16,
+        /// Whether its `Cache-Control` lets shared caches keep it (`public` or `s-maxage`).
+        public: bool,
+    },
+    /// With a panic, which goes on.
+    Panicked,
+}
+
+/// What the adapter does to the response.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Finish {
+    /// Add this `Set-Cookie`.
+    pub set_cookie: Option<String>,
+    /// Add `Vary: Cookie`.
+    pub vary_cookie: bool,
+    /// Replace `Cache-Control` by `no-store`.
+    pub no_store: bool,
+    /// Add `X-Session-Warning` with this text.
+    pub warning: Option<&'static str>,
+    /// Send this error's status without a body in place of the response.
+    pub error: Option<SessionError>,
+}
+
+impl Exchange {
+    /// Seconds that a client is asked to wait when the store is out of reach.
+    pub const RETRY_AFTER: u32 = 5;
+
+    /// For one request.
+    #[must_use]
+    pub fn new(manager: Arc<Manager>) -> Self {
+        Self { manager, session: OnceCell::new(), used: AtomicBool::new(false) }
+    }
+
+    /// The session of a request with these `Cookie` headers. Opened at the first call, the same after it.
+    ///
+    /// # Errors
+    /// [`Unavailable`](SessionErrorKind::Unavailable) when the store is out of reach and the policy
+    /// says to fail closed.
+    pub async fn session<'a>(
+        &self,
+        cookies: impl Iterator<Item = &'a [u8]>,
+        client: impl FnOnce() -> Client,
+    ) -> Result<Session, SessionError> {
+        let session = self.open(cookies, client).await?;
+        session.mark_touchable();
+        Ok(session.clone())
+    }
+
+    /// The same session, to read from only. Does not count as activity.
+    ///
+    /// # Errors
+    /// As [`session`](Self::session).
+    pub async fn read_session<'a>(
+        &self,
+        cookies: impl Iterator<Item = &'a [u8]>,
+        client: impl FnOnce() -> Client,
+    ) -> Result<ReadSession, SessionError> {
+        Ok(ReadSession::new(self.open(cookies, client).await?.clone()))
+    }
+
+    async fn open<'a>(
+        &self,
+        cookies: impl Iterator<Item = &'a [u8]>,
+        client: impl FnOnce() -> Client,
+    ) -> Result<&Session, SessionError> {
+        self.used.store(true, Ordering::Relaxed);
+        self.session.get_or_try_init(|| self.manager.open(cookies, client)).await
+    }
+
+    /// Whether anybody asked for the session. If not, the response stays as it is.
+    #[must_use]
+    pub fn is_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Writes what is pending and says what to do to the response. Call it before the head leaves.
+    pub async fn finish(&self, outcome: Outcome) -> Finish {
+        let mut finish = Finish { vary_cookie: self.is_used(), ..Finish::default() };
+        let Some(session) = self.session.get() else { return finish };
+        let (failed, public) = match outcome {
+            Outcome::Answered { status, public } => (status >= 500, public),
+            Outcome::Panicked => (true, false),
+        };
+        if failed {
+            session.discard();
+        }
+        if session.lock().mode == Mode::ReadOnly {
+            finish.warning = Some("session store unavailable; anonymous view");
+        }
+        let cookie = match session.finish().await {
+            Ok(cookie) => cookie,
+            Err(error) => {
+                self.manager.emit(&Event::CommitFailed { handle: session.lock().handle, kind: error.kind() });
+                finish.error = Some(error);
+                std::mem::replace(&mut session.lock().cookie, CookieReply::Leave)
+            }
+        };
+        finish.set_cookie = match cookie {
+            CookieReply::Leave => None,
+            CookieReply::Clear => Some(self.manager.cookie().clear()),
+            CookieReply::Set { token, max_age, required } => {
+                if public {
+                    self.manager.emit(&Event::PublicResponse { downgraded: required });
+                }
+                (required || !public).then(|| self.manager.cookie().set(&token, max_age))
+            }
+        };
+        finish.no_store = finish.set_cookie.is_some();
+        finish
+    }
+}
+
+impl fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exchange").field("used", &self.used).finish_non_exhaustive()
+    }
+}
+
+impl SessionError {
+    /// Whether the client should be asked to come back in [`Exchange::RETRY_AFTER`] seconds.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(
+            self.kind(),
+            SessionErrorKind::Unavailable | SessionErrorKind::NotCommitted | SessionErrorKind::Contended
+        )
+    }
+}

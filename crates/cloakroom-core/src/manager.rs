@@ -1,0 +1,461 @@
+//! The orchestrator: from the cookies of a request to a session.
+
+use std::fmt;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use crate::clock::{Clock, EARLIEST_PLAUSIBLE, SystemClock, from_unix_millis, unix_millis};
+use crate::cookie::{Cookie, CookieError, CookieSettings, Presented};
+use crate::error::{SessionError, SessionErrorKind, StoreError};
+use crate::events::{Event, EventSink, TracingSink};
+use crate::id::{Handle, Principal, SessionId};
+use crate::keyring::KeyRing;
+use crate::policy::{OutagePolicy, Policy, PolicyError};
+use crate::record::{Client, Record};
+use crate::revocation::Revocations;
+use crate::seal::{Seal, SealError};
+use crate::session::{CookieReply, Inner, Mode, Origin, Session};
+use crate::store::{EndReason, Ended, Listing, Load, Page, SessionLimit, SessionStore, Stored};
+use crate::token::{OsRandom, Random, RandomError, Rejection, Token};
+
+/// Where a session's record is: on the server, or in the client's token.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Backend {
+    /// The token points at a record in this store.
+    Reference(Arc<dyn SessionStore>),
+    /// The token carries the record.
+    ///
+    /// What such a session cannot do: be listed, be ended by handle, run a
+    /// [`transaction`](Session::transaction), or merge parallel changes, since each request carries
+    /// a copy of its own and the browser keeps the last one it was sent.
+    SelfContained {
+        /// Seals and opens tokens.
+        seal: Arc<dyn Seal>,
+        /// Remembers which sessions were ended. Without it a logout removes the cookie and nothing
+        /// else: a copy of it stays valid until its timeouts.
+        revocations: Option<Revocations>,
+    },
+}
+
+impl Backend {
+    /// Sessions in this store.
+    #[must_use]
+    pub fn store(store: Arc<dyn SessionStore>) -> Self {
+        Self::Reference(store)
+    }
+
+    /// Sessions in their tokens, and a list of those that ended.
+    #[must_use]
+    pub fn self_contained(seal: Arc<dyn Seal>, revocations: Revocations) -> Self {
+        Self::SelfContained { seal, revocations: Some(revocations) }
+    }
+
+    /// Sessions in their tokens, which nothing on the server can end.
+    ///
+    /// **Danger:** a copied cookie works until its timeouts, after a logout, a renewal and a change of
+    /// password too. OWASP ASVS 5.0 asks for better at its lowest level (7.4.1).
+    #[must_use]
+    pub fn danger_self_contained_without_revocation(seal: Arc<dyn Seal>) -> Self {
+        Self::SelfContained { seal, revocations: None }
+    }
+}
+
+/// Everything that is the same for all requests: backend, keys, cookie, policy, time and randomness.
+///
+/// ```
+/// use std::sync::Arc;
+/// use cloakroom_core::{Backend, KeyRing, Manager, MemoryStore, OsRandom, SecretKey};
+///
+/// let key = SecretKey::generate(&OsRandom::default()).unwrap();
+/// let keys = KeyRing::new("shop", &[key]).unwrap();
+/// let manager: Arc<Manager> = Manager::builder(Backend::store(Arc::new(MemoryStore::new())), keys).build().unwrap();
+/// assert_eq!(manager.cookie_name(), "__Host-id");
+/// ```
+pub struct Manager {
+    backend: Backend,
+    keys: KeyRing,
+    cookie: Cookie,
+    policy: Policy,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    events: Arc<dyn EventSink>,
+}
+
+/// Makes a [`Manager`]. Whatever is not set has the library's default.
+#[derive(Debug)]
+pub struct ManagerBuilder {
+    backend: Backend,
+    keys: KeyRing,
+    cookie: CookieSettings,
+    policy: Policy,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    events: Arc<dyn EventSink>,
+}
+
+impl ManagerBuilder {
+    /// How the cookie is named and scoped.
+    #[must_use]
+    pub fn cookie(mut self, cookie: CookieSettings) -> Self {
+        self.cookie = cookie;
+        self
+    }
+
+    /// The limits of sessions.
+    #[must_use]
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Where the time comes from.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Where randomness comes from.
+    #[must_use]
+    pub fn random(mut self, random: Arc<dyn Random>) -> Self {
+        self.random = random;
+        self
+    }
+
+    /// Where events go. Default: [`TracingSink`].
+    #[must_use]
+    pub fn events(mut self, events: Arc<dyn EventSink>) -> Self {
+        self.events = events;
+        self
+    }
+
+    /// The manager.
+    ///
+    /// # Errors
+    /// A setting, or two together, that cannot work, with what to write instead.
+    pub fn build(self) -> Result<Arc<Manager>, BuildError> {
+        let cookie = Cookie::new(&self.cookie)?;
+        self.policy.validate()?;
+        if self.policy.session_limit().is_some() && matches!(self.backend, Backend::SelfContained { .. }) {
+            return Err(BuildError::LimitWithoutStore);
+        }
+        Ok(Arc::new(Manager {
+            backend: self.backend,
+            keys: self.keys,
+            cookie,
+            policy: self.policy,
+            clock: self.clock,
+            random: self.random,
+            events: self.events,
+        }))
+    }
+}
+
+/// A manager cannot be built of these settings.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// No browser would keep the cookie.
+    #[error(transparent)]
+    Cookie(#[from] CookieError),
+    /// The limits contradict each other.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// Nobody counts self-contained sessions.
+    #[error(
+        "a limit on sessions per principal needs a store: self-contained sessions cannot be counted; keep sessions in a store, or drop the limit"
+    )]
+    LimitWithoutStore,
+}
+
+impl Manager {
+    /// Starts from where sessions live and the keys.
+    #[must_use]
+    pub fn builder(backend: Backend, keys: KeyRing) -> ManagerBuilder {
+        ManagerBuilder {
+            backend,
+            keys,
+            cookie: CookieSettings::new(),
+            policy: Policy::default(),
+            clock: Arc::new(SystemClock),
+            random: Arc::new(OsRandom::default()),
+            events: Arc::new(TracingSink),
+        }
+    }
+
+    /// The session of a request that sent these `Cookie` headers.
+    ///
+    /// The presented token is valid, invalid or unknown. An invalid one gives an absent session and,
+    /// unless another node may know it, has the cookie removed; an unknown one, because the store is out
+    /// of reach, follows the [outage policy](OutagePolicy) and leaves the cookie alone.
+    ///
+    /// # Errors
+    /// [`Unavailable`](SessionErrorKind::Unavailable) under [`OutagePolicy::FailClosed`];
+    /// [`System`](SessionErrorKind::System) when the clock is broken.
+    pub(crate) async fn open<'a>(
+        self: &Arc<Self>,
+        cookies: impl Iterator<Item = &'a [u8]>,
+        client: impl FnOnce() -> Client,
+    ) -> Result<Session, SessionError> {
+        let now = self.now()?;
+        let inner = match self.pick(cookies) {
+            Ok(None) => Inner::absent(client(), CookieReply::Leave),
+            Ok(Some(candidate)) => match self.load(candidate, now).await {
+                Ok(Ok(inner)) => inner,
+                Ok(Err(reason)) => self.rejected(reason, client),
+                Err(error) => return self.unavailable(error),
+            },
+            Err(reason) => self.rejected(reason, client),
+        };
+        Ok(Session::new(Arc::clone(self), inner))
+    }
+
+    fn rejected(&self, reason: Rejected, client: impl FnOnce() -> Client) -> Inner {
+        self.emit(&Event::TokenRejected { reason: reason.rejection });
+        let cookie = if reason.clears_cookie { CookieReply::Clear } else { CookieReply::Leave };
+        Inner::absent(client(), cookie)
+    }
+
+    fn unavailable(self: &Arc<Self>, error: StoreError) -> Result<Session, SessionError> {
+        self.emit(&Event::StoreUnavailable { kind: error.kind() });
+        match self.policy.outage() {
+            OutagePolicy::FailClosed => Err(error.into()),
+            OutagePolicy::AnonymousReadOnly => {
+                let inner = Inner { mode: Mode::ReadOnly, ..Inner::absent(Client::default(), CookieReply::Leave) };
+                Ok(Session::new(Arc::clone(self), inner))
+            }
+        }
+    }
+
+    /// The one cookie to look at. Costs no store call.
+    fn pick<'a>(&self, cookies: impl Iterator<Item = &'a [u8]>) -> Result<Option<Candidate<'a>>, Rejected> {
+        match self.cookie.find(cookies) {
+            Presented::Nothing => Ok(None),
+            Presented::One(text) => self.authenticate(text).map(Some).map_err(Rejected::from),
+            Presented::Ambiguous => Err(Rejection::Ambiguous.into()),
+            Presented::Several(texts) => {
+                let mut authentic = texts.into_iter().filter_map(|text| self.authenticate(text).ok());
+                match (authentic.next(), authentic.next()) {
+                    (Some(candidate), None) => Ok(Some(candidate)),
+                    (None, _) => Err(Rejection::Forged.into()),
+                    (Some(_), Some(_)) => Err(Rejection::Ambiguous.into()),
+                }
+            }
+        }
+    }
+
+    fn authenticate<'a>(&self, text: &'a [u8]) -> Result<Candidate<'a>, Rejection> {
+        match &self.backend {
+            Backend::Reference(_) => Token::open(&self.keys, text).map(|id| Candidate::Reference { id, text }),
+            Backend::SelfContained { seal, .. } => seal.open(self.cookie_name(), text).map(Candidate::SelfContained),
+        }
+    }
+
+    /// What the store, or the revocation list, says.
+    async fn load(&self, candidate: Candidate<'_>, now: u64) -> Result<Result<Inner, Rejected>, StoreError> {
+        match (candidate, &self.backend) {
+            (Candidate::Reference { id, text }, Backend::Reference(store)) => match store.load(&id).await? {
+                Load::Live(Stored { record, .. }) if record.is_expired(from_unix_millis(now)) => {
+                    Ok(Err(Rejection::Expired.into()))
+                }
+                Load::Live(Stored { record, revision }) => {
+                    let presented =
+                        record.persistent.then(|| Zeroizing::new(String::from_utf8_lossy(text).into_owned()));
+                    Ok(Ok(Inner { presented, ..Inner::loaded(Origin::Stored { id, revision }, record) }))
+                }
+                Load::Gone(reason) => Ok(Err(Rejected::ended(reason))),
+            },
+            (Candidate::SelfContained(record), Backend::SelfContained { revocations, .. }) => {
+                if record.is_expired(from_unix_millis(now)) {
+                    return Ok(Err(Rejection::Expired.into()));
+                }
+                if let Some(revocations) = revocations
+                    && let Some(reason) = revocations.reason(&record).await?
+                {
+                    return Ok(Err(Rejected::ended(Some(reason))));
+                }
+                Ok(Ok(Inner::loaded(Origin::SelfContained, record)))
+            }
+            // `authenticate` made the candidate for this backend.
+            (Candidate::Reference { .. } | Candidate::SelfContained(_), _) => Ok(Err(Rejection::Malformed.into())),
+        }
+    }
+
+    /// The list of sessions by principal; `None` where sessions are self-contained.
+    #[must_use]
+    pub fn directory(&self) -> Option<Directory<'_>> {
+        match &self.backend {
+            Backend::Reference(store) => Some(Directory { manager: self, store: store.as_ref() }),
+            Backend::SelfContained { .. } => None,
+        }
+    }
+
+    /// Ends all sessions of a principal, but for the excepted one. Returns how many, where they can be counted.
+    ///
+    /// When it returns, none that was live when it began is accepted any more, by any process that
+    /// shares the store, or the revocation list.
+    ///
+    /// # Errors
+    /// The store's; [`Unsupported`](SessionErrorKind::Unsupported) for self-contained sessions
+    /// without a revocation list.
+    pub async fn revoke_all(&self, principal: &Principal, except: Option<Handle>) -> Result<Option<u64>, SessionError> {
+        let ended = match &self.backend {
+            Backend::Reference(store) => Some(store.revoke_all(principal, except).await?),
+            Backend::SelfContained { revocations: Some(revocations), .. } => {
+                revocations.end_all(principal, except, from_unix_millis(self.now()?)).await?;
+                None
+            }
+            Backend::SelfContained { revocations: None, .. } => {
+                let message = "these self-contained sessions have no revocation list, so nothing can end them; give the backend one";
+                return Err(SessionError::new(SessionErrorKind::Unsupported, message));
+            }
+        };
+        self.emit(&Event::RevokedAll { principal, ended });
+        Ok(ended)
+    }
+
+    /// Where sessions live.
+    #[must_use]
+    pub const fn backend(&self) -> &Backend {
+        &self.backend
+    }
+
+    /// The limits.
+    #[must_use]
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The keys.
+    #[must_use]
+    pub const fn keys(&self) -> &KeyRing {
+        &self.keys
+    }
+
+    /// The cookie's name.
+    #[must_use]
+    pub fn cookie_name(&self) -> &str {
+        self.cookie.name()
+    }
+
+    pub(crate) const fn cookie(&self) -> &Cookie {
+        &self.cookie
+    }
+
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        self.clock.as_ref()
+    }
+
+    pub(crate) fn random(&self) -> &dyn Random {
+        self.random.as_ref()
+    }
+
+    pub(crate) fn emit(&self, event: &Event<'_>) {
+        self.events.emit(event);
+    }
+
+    /// The time in milliseconds, or an error when the clock cannot be right.
+    pub(crate) fn now(&self) -> Result<u64, SessionError> {
+        let now = unix_millis(self.clock.now());
+        if now < EARLIEST_PLAUSIBLE {
+            let message = "the clock is before 2026, so no timeout can be enforced; set the machine's time";
+            return Err(SessionError::new(SessionErrorKind::System, message));
+        }
+        Ok(now)
+    }
+
+    pub(crate) fn mint(&self, record: &Record) -> Result<(Token, SessionId), RandomError> {
+        Token::mint(&self.keys, record.principal(), self.random())
+    }
+
+    pub(crate) fn limit_for(&self, record: &Record) -> Option<SessionLimit> {
+        self.policy.session_limit().filter(|_| record.principal().is_some())
+    }
+}
+
+impl fmt::Debug for Manager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Manager")
+            .field("backend", &self.backend)
+            .field("keys", &self.keys)
+            .field("cookie", &self.cookie)
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A presented token that is authentic.
+enum Candidate<'a> {
+    Reference { id: SessionId, text: &'a [u8] },
+    SelfContained(Record),
+}
+
+/// A presented token that is not accepted.
+struct Rejected {
+    rejection: Rejection,
+    clears_cookie: bool,
+}
+
+impl Rejected {
+    /// A token whose session is gone. The cookie of a renewed one stays: a request that was on its
+    /// way with the old token must not remove the new cookie.
+    fn ended(reason: Option<EndReason>) -> Self {
+        let rejection = if reason == Some(EndReason::Expired) { Rejection::Expired } else { Rejection::Ended };
+        Self { rejection, clears_cookie: reason != Some(EndReason::Renewed) }
+    }
+}
+
+impl From<Rejection> for Rejected {
+    fn from(rejection: Rejection) -> Self {
+        Self { rejection, clears_cookie: rejection.clears_cookie() }
+    }
+}
+
+impl From<SealError> for SessionError {
+    fn from(error: SealError) -> Self {
+        let kind = match error {
+            SealError::TooLarge { .. } => SessionErrorKind::TooLarge,
+            SealError::Random(_) | SealError::Cipher => SessionErrorKind::System,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+/// The sessions of principals, for device lists and administration.
+#[derive(Clone, Copy, Debug)]
+pub struct Directory<'a> {
+    manager: &'a Manager,
+    store: &'a dyn SessionStore,
+}
+
+impl Directory<'_> {
+    /// The live sessions of a principal, oldest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list(&self, principal: &Principal, page: Page) -> Result<Listing, SessionError> {
+        Ok(self.store.list(principal, page).await?)
+    }
+
+    /// Ends one session of a principal. Returns whether there was one of this name; another's is never touched.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn revoke(&self, principal: &Principal, handle: Handle) -> Result<bool, SessionError> {
+        let ended = self.store.revoke(principal, handle).await?;
+        if ended {
+            self.manager.emit(&Event::Ended { handle, reason: EndReason::Revoked });
+        }
+        Ok(ended)
+    }
+
+    /// Why and when the session of this name ended, while that is remembered.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn explain(&self, handle: Handle) -> Result<Option<Ended>, SessionError> {
+        Ok(self.store.explain(handle).await?)
+    }
+}

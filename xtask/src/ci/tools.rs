@@ -1,0 +1,108 @@
+//! The `tools` step: says what is missing, and installs it.
+
+use crate::Result;
+use crate::shell::{Cmd, on_path};
+
+/// A tool that crates.io has, in the version that is installed where there is none.
+struct CargoTool {
+    name: &'static str,
+    probe: &'static str,
+    install: &'static str,
+}
+
+const CARGO_TOOLS: &[CargoTool] = &[
+    CargoTool {
+        name: "cargo-nextest",
+        probe: "cargo nextest --version",
+        // Without the self-update, which would bring an HTTP client along.
+        install: "cargo install --locked cargo-nextest@0.9.151 \
+                  --no-default-features --features default-no-update",
+    },
+    CargoTool {
+        name: "cargo-deny",
+        probe: "cargo deny --version",
+        install: "cargo install --locked cargo-deny@0.20.2",
+    },
+];
+
+/// A program and the Debian package that has it.
+const PROGRAMS: &[(&str, &str)] = &[("git", "git"), ("chromium", "chromium"), ("chromedriver", "chromium-driver")];
+
+pub(super) fn install_missing() -> Result<String> {
+    let mut installed = Vec::new();
+    installed.extend(rust_components()?);
+    installed.extend(system_packages()?);
+    installed.extend(cargo_tools()?);
+    if installed.is_empty() {
+        return Ok("nothing was missing".to_owned());
+    }
+    Ok(format!("installed {}", installed.join(", ")))
+}
+
+fn rust_components() -> Result<Vec<&'static str>> {
+    let probes = [("rustfmt", "cargo fmt --version"), ("clippy", "cargo clippy --version")];
+    let missing = probes.iter().filter(|(_, probe)| !Cmd::new(probe).succeeds());
+    let missing: Vec<_> = missing.map(|(name, _)| *name).collect();
+    if !missing.is_empty() {
+        println!("Missing: the Rust components {}.", missing.join(", "));
+        if !on_path("rustup") {
+            return Err(format!(
+                "install {} the way this Rust was installed; there is no rustup here to do it",
+                missing.join(" and ")
+            ));
+        }
+        Cmd::new("rustup component add").args(&missing).run()?;
+    }
+    Ok(missing)
+}
+
+fn system_packages() -> Result<Vec<&'static str>> {
+    let missing: Vec<_> = PROGRAMS.iter().filter(|(program, _)| !on_path(program)).collect();
+    let packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
+    if packages.is_empty() {
+        return Ok(packages);
+    }
+    let programs: Vec<_> = missing.iter().map(|(program, _)| *program).collect();
+    println!(
+        "Missing: {}. A test drives the demo in a real browser; tidy asks git for the files.",
+        programs.join(", ")
+    );
+    let is_root = Cmd::new("id -u").read().is_ok_and(|id| id.trim() == "0");
+    if !on_path("apt-get") {
+        return Err(format!(
+            "put {} on the search path, installed the way this system installs programs \
+             (on Debian the packages are {})",
+            programs.join(", "),
+            packages.join(", ")
+        ));
+    }
+    if !is_root {
+        return Err(format!(
+            "installing needs root: sudo apt-get update && sudo apt-get install {}",
+            packages.join(" ")
+        ));
+    }
+    Cmd::new("apt-get update -q").run()?;
+    Cmd::new("apt-get install -q -y --no-install-recommends")
+        .args(&packages)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .run()?;
+    Ok(packages)
+}
+
+fn cargo_tools() -> Result<Vec<&'static str>> {
+    let mut installed = Vec::new();
+    for tool in CARGO_TOOLS.iter().filter(|tool| !Cmd::new(tool.probe).succeeds()) {
+        println!("Missing: {}. It is compiled, which takes a few minutes.", tool.name);
+        // Their release profiles optimise for weeks of use; here they run for seconds, and compiling
+        // them takes half the time without.
+        Cmd::new(tool.install)
+            .args(&["--target-dir", "target/tools"])
+            .env("CARGO_PROFILE_RELEASE_LTO", "off")
+            .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
+            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0")
+            .run()?;
+        installed.push(tool.name);
+    }
+    Ok(installed)
+}
