@@ -1,0 +1,1 @@
+//! What a session costs a request: run `cargo bench -p cloakroom-benches`.

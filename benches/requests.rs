@@ -1,0 +1,382 @@
+//! What a session costs a request, over the same application without sessions, in one run:
+//! time, allocations and, where valgrind is installed, instructions.
+//!
+//! ```text
+//! cargo bench -p cloakroom-benches                   the table
+//! cargo bench -p cloakroom-benches -- --no-valgrind  without counting instructions
+//! ```
+//!
+//! Instructions are counted by `valgrind --tool=callgrind` in a process of its own, as the
+//! difference of two runs of different length. Valgrind offers the program no SHA instructions, so
+//! SHA-256 runs in its software form there; the table says what of a count is that.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used, reason = "a program that prints a table")]
+
+use std::alloc::System;
+use std::hint::black_box;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::routing::get;
+use cloakroom_axum::{Session, SessionError, SessionLayer};
+use cloakroom_cookie::{Cipher, EncryptedSeal};
+use cloakroom_core::{
+    Backend, CookieSettings, Event, EventSink, Key, KeyRing, Manager, MemoryStore, OsRandom, Revocations, SecretKey,
+};
+use hmac::{Hmac, KeyInit, Mac as _};
+use http::header::{COOKIE, SET_COOKIE};
+use http::{HeaderValue, Request};
+use sha2::Sha256;
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use tower::ServiceExt as _;
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const VALUE: Key<u64> = Key::new("value");
+
+/// The events would go to a log; here they go nowhere, as in a production set-up at `WARN`.
+#[derive(Debug)]
+struct Silent;
+
+impl EventSink for Silent {
+    fn emit(&self, event: &Event<'_>) {
+        black_box(event);
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Bare,
+    /// What axum's own way of layering costs: a layer that does nothing.
+    NoOp,
+    Memory,
+    Sealed(Cipher),
+}
+
+impl Kind {
+    const ALL: [Self; 4] =
+        [Self::NoOp, Self::Memory, Self::Sealed(Cipher::XChaCha20Poly1305), Self::Sealed(Cipher::Aes256GcmSiv)];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bare => "none",
+            Self::NoOp => "a layer that does nothing",
+            Self::Memory => "memory",
+            Self::Sealed(Cipher::Aes256GcmSiv) => "sealed, AES-256-GCM-SIV",
+            Self::Sealed(_) => "sealed, XChaCha20-Poly1305",
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Task {
+    Untouched,
+    Read,
+    ReadLarge,
+    Change,
+    SignIn,
+}
+
+impl Task {
+    const ALL: [Self; 5] = [Self::Untouched, Self::Read, Self::ReadLarge, Self::Change, Self::SignIn];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Untouched => "untouched",
+            Self::Read => "read one key, 200 B",
+            Self::ReadLarge => "read one key, 4 KiB",
+            Self::Change => "change one key, 200 B",
+            Self::SignIn => "sign in",
+        }
+    }
+
+    fn path(self) -> &'static str {
+        match self {
+            Self::Untouched => "/untouched",
+            Self::Read | Self::ReadLarge => "/read",
+            Self::Change => "/change",
+            Self::SignIn => "/sign-in",
+        }
+    }
+
+    /// The values in the record besides the one that is read: 4 KiB do not fit into a cookie.
+    fn filling(self, kind: Kind) -> usize {
+        match self {
+            Self::ReadLarge if kind == Kind::Memory => 19,
+            Self::ReadLarge => 13,
+            Self::Untouched | Self::Read | Self::Change | Self::SignIn => 0,
+        }
+    }
+
+    /// The most instructions and allocations over the bare application (`docs/ARCHITECTURE.md`).
+    fn budget(self, kind: Kind) -> Option<(u64, u64)> {
+        match (self, kind) {
+            (_, Kind::Bare | Kind::NoOp) => None,
+            (Self::Untouched, _) => Some((1_000, 2)),
+            (Self::Read, Kind::Memory) => Some((5_000, 8)),
+            (Self::ReadLarge, Kind::Memory) => Some((6_000, 8)),
+            (Self::Change, Kind::Memory) => Some((12_000, 16)),
+            _ => None,
+        }
+    }
+}
+
+async fn untouched() -> &'static str {
+    "hello"
+}
+
+async fn read(session: Session) -> Result<String, SessionError> {
+    Ok(session.get(VALUE)?.unwrap_or_default().to_string())
+}
+
+async fn change(session: Session) -> Result<String, SessionError> {
+    Ok(session.modify(VALUE, |value| *value += 1)?.to_string())
+}
+
+async fn sign_in(session: Session) -> Result<&'static str, SessionError> {
+    session.login("account-42")?;
+    Ok("hello")
+}
+
+async fn fill(session: Session, axum::extract::Path(filling): axum::extract::Path<usize>) -> Result<(), SessionError> {
+    session.set(VALUE, 1)?;
+    session.set("name", "x".repeat(160))?;
+    for place in 0..filling {
+        session.set(format!("filling-{place}").as_str(), "x".repeat(190))?;
+    }
+    Ok(())
+}
+
+/// An application, and a request that it answers again and again.
+struct Bench {
+    app: Router,
+    path: &'static str,
+    cookie: Option<HeaderValue>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Bench {
+    fn new(kind: Kind, task: Task) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        if matches!(kind, Kind::Bare | Kind::NoOp) {
+            let app = match task {
+                Task::Untouched | Task::SignIn => Router::new().route(task.path(), get(|| async { "hello" })),
+                Task::Read | Task::ReadLarge | Task::Change => {
+                    Router::new().route(task.path(), get(|| async { 1.to_string() }))
+                }
+            };
+            let app = if kind == Kind::NoOp { app.layer(tower::layer::util::Identity::new()) } else { app };
+            // The bare application is sent the same headers.
+            let cookie = HeaderValue::from_str(&format!("__Host-id={}", "x".repeat(68))).unwrap();
+            return Self { app, path: task.path(), cookie: (task != Task::SignIn).then_some(cookie), runtime };
+        }
+        let keys = KeyRing::new("bench", &[SecretKey::generate(&OsRandom::default()).unwrap()]).unwrap();
+        let backend = match kind {
+            Kind::Bare | Kind::NoOp | Kind::Memory => Backend::store(Arc::new(MemoryStore::new())),
+            Kind::Sealed(cipher) => {
+                let seal = EncryptedSeal::new(keys.clone(), Arc::new(OsRandom::default())).sealing_with(cipher);
+                Backend::self_contained(Arc::new(seal), Revocations::new(Arc::new(MemoryStore::new())))
+            }
+        };
+        let manager =
+            Manager::builder(backend, keys).cookie(CookieSettings::new()).events(Arc::new(Silent)).build().unwrap();
+        let app = Router::new()
+            .route("/untouched", get(untouched))
+            .route("/read", get(read))
+            .route("/change", get(change))
+            .route("/sign-in", get(sign_in))
+            .route("/fill/{filling}", get(fill))
+            .layer(SessionLayer::new(manager));
+        let request = Request::get(format!("/fill/{}", task.filling(kind))).body(Body::empty()).unwrap();
+        let response = runtime.block_on(app.clone().oneshot(request)).unwrap();
+        assert_eq!(response.status(), 200, "{} {}", kind.name(), task.name());
+        let cookie = response.headers()[SET_COOKIE].to_str().unwrap().split(';').next().unwrap().to_owned();
+        let cookie = HeaderValue::from_str(&cookie).unwrap();
+        Self { app, path: task.path(), cookie: (task != Task::SignIn).then_some(cookie), runtime }
+    }
+
+    fn run(&self, requests: u64) {
+        self.runtime.block_on(async {
+            for _ in 0..requests {
+                let mut request = Request::get(self.path);
+                if let Some(cookie) = &self.cookie {
+                    request = request.header(COOKIE, cookie.clone());
+                }
+                let response = self.app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+                assert_eq!(response.status(), 200);
+                black_box(response);
+            }
+        });
+    }
+}
+
+struct Figures {
+    time: Duration,
+    allocations: u64,
+    instructions: Option<u64>,
+}
+
+/// The median of the time for one request, bare and with sessions taking turns.
+fn times(bare: &Bench, with: &Bench) -> (Duration, Duration) {
+    const ROUNDS: usize = 15;
+    const REQUESTS: u32 = 2_000;
+    let time = |bench: &Bench| {
+        let start = Instant::now();
+        bench.run(u64::from(REQUESTS));
+        start.elapsed() / REQUESTS
+    };
+    let mut rounds: Vec<(Duration, Duration)> = (0..ROUNDS).map(|_| (time(bare), time(with))).collect();
+    rounds.sort_by_key(|(bare, with)| with.saturating_sub(*bare));
+    rounds[ROUNDS / 2]
+}
+
+fn allocations(bench: &Bench) -> u64 {
+    bench.run(10);
+    let region = Region::new(ALLOCATOR);
+    bench.run(100);
+    let counted = region.change();
+    (counted.allocations + counted.reallocations) as u64 / 100
+}
+
+/// One HMAC-SHA-256 over as many bytes as a token has: what every check of a reference token costs.
+fn hash(times: u64) {
+    let keyed = <Hmac<Sha256> as KeyInit>::new_from_slice(&[7; 32]).unwrap();
+    let mut body = [1; 41];
+    for _ in 0..times {
+        let hash = keyed.clone().chain_update(body).finalize().into_bytes();
+        body[..32].copy_from_slice(black_box(&hash));
+    }
+}
+
+/// Instructions of one request, as the difference of two runs under valgrind.
+fn instructions(what: &str) -> Option<u64> {
+    let run = |requests: u64| -> Option<u64> {
+        let output = Command::new("valgrind")
+            .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+            .arg(std::env::current_exe().ok()?)
+            .args(["--count", what, &requests.to_string()])
+            .stdout(Stdio::null())
+            .output()
+            .ok()?;
+        let text = String::from_utf8(output.stderr).ok()?;
+        text.lines().find_map(|line| line.split("Collected : ").nth(1))?.trim().parse().ok()
+    };
+    let (few, many) = (run(100)?, run(1_100)?);
+    Some(many.saturating_sub(few) / 1_000)
+}
+
+fn cases() -> Vec<(Kind, Task)> {
+    let mut cases: Vec<_> = Task::ALL.into_iter().map(|task| (Kind::Bare, task)).collect();
+    for kind in Kind::ALL {
+        let tasks = Task::ALL.into_iter().filter(|task| kind != Kind::NoOp || *task == Task::Untouched);
+        cases.extend(tasks.map(|task| (kind, task)));
+    }
+    cases
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let cases = cases();
+    if let [flag, place, requests] = arguments.as_slice()
+        && flag == "--count"
+    {
+        let requests = requests.parse().unwrap();
+        match place.parse::<usize>() {
+            Ok(place) => Bench::new(cases[place].0, cases[place].1).run(requests),
+            Err(_) => hash(requests),
+        }
+        return;
+    }
+    let valgrind = !arguments.iter().any(|argument| argument == "--no-valgrind")
+        && Command::new("valgrind")
+            .arg("--version")
+            .stdout(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success());
+    if !valgrind {
+        println!(
+            "instructions are not counted: valgrind is not installed (apt-get install valgrind), or --no-valgrind was given\n"
+        );
+    }
+    println!("per request, over the same application without sessions (`+`), with the ratio to it in brackets\n");
+    println!("{:<28}{:<24}{:>20}{:>16}{:>22}   budget", "backend", "what", "time", "allocations", "instructions");
+    let bare: Vec<Figures> = Task::ALL
+        .into_iter()
+        .enumerate()
+        .map(|(place, task)| {
+            let bench = Bench::new(Kind::Bare, task);
+            let (time, _) = times(&bench, &bench);
+            let figures = Figures {
+                time,
+                allocations: allocations(&bench),
+                instructions: valgrind.then(|| instructions(&place.to_string())).flatten(),
+            };
+            if place == 0 {
+                let instructions = figures.instructions.map_or("-".to_owned(), |count| count.to_string());
+                println!(
+                    "{:<28}{:<24}{:>20}{:>16}{:>22}",
+                    "none",
+                    "bare axum",
+                    format!("{:.2} µs", micros(figures.time)),
+                    figures.allocations,
+                    instructions
+                );
+            }
+            figures
+        })
+        .collect();
+    let hash_count = valgrind.then(|| instructions("hash")).flatten();
+    let (mut over, mut over_but_for_hash) = (0, 0);
+    for (place, (kind, task)) in cases.into_iter().enumerate().skip(Task::ALL.len()) {
+        let base = &bare[Task::ALL.iter().position(|known| *known == task).unwrap_or_default()];
+        let (bare_bench, bench) = (Bench::new(Kind::Bare, task), Bench::new(kind, task));
+        let (bare_time, time) = times(&bare_bench, &bench);
+        let counted = allocations(&bench).saturating_sub(base.allocations);
+        let instructions = valgrind.then(|| instructions(&place.to_string())).flatten();
+        let executed = instructions.zip(base.instructions).map(|(with, bare)| with.saturating_sub(bare));
+        let verdict = task.budget(kind).map_or(String::new(), |(most_instructions, most_allocations)| {
+            let hashes = if task == Task::Untouched { 0 } else { hash_count.unwrap_or(0) };
+            let kept = |count: Option<u64>| {
+                counted <= most_allocations && count.is_none_or(|count| count <= most_instructions)
+            };
+            let verdict = if kept(executed) {
+                "kept"
+            } else if kept(executed.map(|count| count.saturating_sub(hashes))) {
+                over_but_for_hash += 1;
+                "kept but for SHA-256 in software"
+            } else {
+                over += 1;
+                "OVER"
+            };
+            format!("{most_allocations} / {most_instructions} {verdict}")
+        });
+        println!(
+            "{:<28}{:<24}{:>20}{:>16}{:>22}   {verdict}",
+            kind.name(),
+            task.name(),
+            format!(
+                "+{:.2} µs ({:.2})",
+                micros(time.saturating_sub(bare_time)),
+                time.as_secs_f64() / bare_time.as_secs_f64()
+            ),
+            format!("+{counted}"),
+            executed.map_or("-".to_owned(), |count| format!("+{count}")),
+        );
+    }
+    let start = Instant::now();
+    hash(100_000);
+    let (time, count) =
+        (start.elapsed().as_nanos() / 100_000, hash_count.map_or("-".to_owned(), |count| count.to_string()));
+    println!(
+        "\nof which one HMAC-SHA-256, for the token: {count} instructions in software under valgrind, {time} ns here"
+    );
+    println!("budgets: {over} not kept, {over_but_for_hash} kept but for SHA-256 in software");
+}
+
+fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
