@@ -84,10 +84,11 @@ enum Task {
 impl Task {
     const ALL: [Self; 5] = [Self::Untouched, Self::Read, Self::ReadLarge, Self::Change, Self::SignIn];
 
-    fn name(self) -> &'static str {
+    fn name(self, kind: Kind) -> &'static str {
         match self {
             Self::Untouched => "untouched",
             Self::Read => "read one key, 200 B",
+            Self::ReadLarge if matches!(kind, Kind::Sealed(_)) => "read one key, 2.7 KiB",
             Self::ReadLarge => "read one key, 4 KiB",
             Self::Change => "change one key, 200 B",
             Self::SignIn => "sign in",
@@ -193,7 +194,7 @@ impl Bench {
             .layer(SessionLayer::new(manager));
         let request = Request::get(format!("/fill/{}", task.filling(kind))).body(Body::empty()).unwrap();
         let response = runtime.block_on(app.clone().oneshot(request)).unwrap();
-        assert_eq!(response.status(), 200, "{} {}", kind.name(), task.name());
+        assert_eq!(response.status(), 200, "{} {}", kind.name(), task.name(kind));
         let cookie = response.headers()[SET_COOKIE].to_str().unwrap().split(';').next().unwrap().to_owned();
         let cookie = HeaderValue::from_str(&cookie).unwrap();
         Self { app, path: task.path(), cookie: (task != Task::SignIn).then_some(cookie), runtime }
@@ -357,7 +358,7 @@ fn main() {
         println!(
             "{:<28}{:<24}{:>20}{:>16}{:>22}   {verdict}",
             kind.name(),
-            task.name(),
+            task.name(kind),
             format!(
                 "+{:.2} µs ({:.2})",
                 micros(time.saturating_sub(bare_time)),
