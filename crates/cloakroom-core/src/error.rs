@@ -63,6 +63,13 @@ impl StoreError {
         Self::new(StoreErrorKind::NewerFormat, verb, message).not_done()
     }
 
+    /// A record that belongs under another id: swapped in the store, or an answer to another call.
+    pub(crate) fn misdelivered(verb: Verb) -> Self {
+        let message =
+            "the record under this id was filed under another; it is not used. Were rows of the store edited?";
+        Self::new(StoreErrorKind::Corrupt, verb, message).not_done()
+    }
+
     /// States that nothing was and nothing will be written.
     #[must_use]
     pub fn not_done(mut self) -> Self {
@@ -218,6 +225,10 @@ impl SessionError {
             SessionErrorKind::Ended,
             format!("the session ended while this request ran ({reason}); its changes were dropped"),
         )
+    }
+
+    pub(crate) fn closed() -> Self {
+        Self::new(SessionErrorKind::Closed, "the response has left; a session handle does nothing after it")
     }
 
     /// What kind of failure it is.

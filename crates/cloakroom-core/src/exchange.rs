@@ -10,7 +10,7 @@ use crate::error::{SessionError, SessionErrorKind};
 use crate::events::Event;
 use crate::manager::Manager;
 use crate::record::Client;
-use crate::session::{CookieReply, Mode, ReadSession, Session};
+use crate::session::{CookieReply, ReadSession, Session};
 
 /// The session of one request, opened when it is first asked for.
 ///
@@ -20,6 +20,7 @@ pub struct Exchange {
     manager: Arc<Manager>,
     session: OnceCell<Session>,
     used: AtomicBool,
+    closed: AtomicBool,
 }
 
 /// How the handler ended.
@@ -32,13 +33,14 @@ pub enum Outcome {
         /// Whether its `Cache-Control` lets shared caches keep it (`public` or `s-maxage`).
         public: bool,
     },
-    /// With a panic, which goes on.
-    Panicked,
+    /// Without a response that could carry a cookie: it panicked, or returned an error that somebody
+    /// further out answers.
+    Lost,
 }
 
 /// What the adapter does to the response.
 #[derive(Debug, Default)]
-#[must_use]
+#[must_use = "the response has to be changed so"]
 pub struct Finish {
     /// Add this `Set-Cookie`.
     pub set_cookie: Option<String>,
@@ -59,14 +61,14 @@ impl Exchange {
     /// For one request.
     #[must_use]
     pub fn new(manager: Arc<Manager>) -> Self {
-        Self { manager, session: OnceCell::new(), used: AtomicBool::new(false) }
+        Self { manager, session: OnceCell::new(), used: AtomicBool::new(false), closed: AtomicBool::new(false) }
     }
 
     /// The session of a request with these `Cookie` headers. Opened at the first call, the same after it.
     ///
     /// # Errors
     /// [`Unavailable`](SessionErrorKind::Unavailable) when the store is out of reach and the policy
-    /// says to fail closed.
+    /// says to fail closed; [`Closed`](SessionErrorKind::Closed) once the response has left.
     pub async fn session<'a>(
         &self,
         cookies: impl Iterator<Item = &'a [u8]>,
@@ -94,8 +96,22 @@ impl Exchange {
         cookies: impl Iterator<Item = &'a [u8]>,
         client: impl FnOnce() -> Client,
     ) -> Result<&Session, SessionError> {
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(SessionError::closed());
+        }
         self.used.store(true, Ordering::Relaxed);
-        self.session.get_or_try_init(|| self.manager.open(cookies, client)).await
+        let session = self.session.get_or_try_init(|| self.manager.open(cookies, client)).await?;
+        // Opened by a task that outlives the response, while it left: nobody would write its changes.
+        if self.closed.load(Ordering::SeqCst) { Err(SessionError::closed()) } else { Ok(session) }
+    }
+
+    /// The response leaves without [`finish`](Self::finish), because nobody asked for the session:
+    /// from now on nobody gets it, and a handle that was made at this very moment refuses changes.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        if let Some(session) = self.session.get() {
+            session.close();
+        }
     }
 
     /// Whether anybody asked for the session. If not, the response stays as it is.
@@ -104,28 +120,52 @@ impl Exchange {
         self.used.load(Ordering::Relaxed)
     }
 
+    /// What [`finish`](Self::finish) would say, where nothing has to be written for it: most requests
+    /// only read, and need no future for their end.
+    pub fn try_finish(&self, outcome: Outcome) -> Option<Finish> {
+        self.closed.store(true, Ordering::SeqCst);
+        let Some(session) = self.session.get() else { return Some(self.begin()) };
+        self.discard(session, outcome);
+        let cookie = session.try_finish().transpose()?;
+        Some(self.conclude(session, cookie, outcome))
+    }
+
     /// Writes what is pending and says what to do to the response. Call it before the head leaves.
     pub async fn finish(&self, outcome: Outcome) -> Finish {
-        let mut finish = Finish { vary_cookie: self.is_used(), ..Finish::default() };
-        let Some(session) = self.session.get() else { return finish };
-        let (failed, public) = match outcome {
-            Outcome::Answered { status, public } => (status >= 500, public),
-            Outcome::Panicked => (true, false),
-        };
-        if failed {
-            session.discard();
+        if let Some(finish) = self.try_finish(outcome) {
+            return finish;
         }
-        if session.lock().mode == Mode::ReadOnly {
+        let Some(session) = self.session.get() else { return self.begin() };
+        let cookie = session.finish().await;
+        self.conclude(session, cookie, outcome)
+    }
+
+    fn begin(&self) -> Finish {
+        Finish { vary_cookie: self.is_used(), ..Finish::default() }
+    }
+
+    fn discard(&self, session: &Session, outcome: Outcome) {
+        match outcome {
+            Outcome::Answered { status, .. } if status < 500 => {}
+            Outcome::Answered { .. } => session.discard(true),
+            // A token that cannot be delivered must not replace one that works.
+            Outcome::Lost => session.discard(false),
+        }
+    }
+
+    fn conclude(&self, session: &Session, cookie: Result<CookieReply, SessionError>, outcome: Outcome) -> Finish {
+        let mut finish = self.begin();
+        let mut inner = session.lock();
+        if inner.read_only {
             finish.warning = Some("session store unavailable; anonymous view");
         }
-        let cookie = match session.finish().await {
-            Ok(cookie) => cookie,
-            Err(error) => {
-                self.manager.emit(&Event::CommitFailed { handle: session.lock().handle, kind: error.kind() });
-                finish.error = Some(error);
-                std::mem::replace(&mut session.lock().cookie, CookieReply::Leave)
-            }
-        };
+        let cookie = cookie.unwrap_or_else(|error| {
+            self.manager.emit(&Event::CommitFailed { handle: inner.handle, kind: error.kind() });
+            finish.error = Some(error);
+            std::mem::replace(&mut inner.cookie, CookieReply::Leave)
+        });
+        drop(inner);
+        let public = matches!(outcome, Outcome::Answered { public: true, .. });
         finish.set_cookie = match cookie {
             CookieReply::Leave => None,
             CookieReply::Clear => Some(self.manager.cookie().clear()),

@@ -44,6 +44,13 @@ impl SessionId {
         &self.0[..Self::SHARD_LEN]
     }
 
+    /// What a record carries of the id that it is filed under.
+    pub(crate) fn stamp(&self) -> [u8; 8] {
+        let mut stamp = [0; 8];
+        stamp.copy_from_slice(&self.0[Self::SHARD_LEN..Self::SHARD_LEN + 8]);
+        stamp
+    }
+
     pub(crate) fn from_parts(shard: [u8; Self::SHARD_LEN], hash: &[u8]) -> Self {
         let mut id = [0; Self::LEN];
         id[..Self::SHARD_LEN].copy_from_slice(&shard);
@@ -60,9 +67,7 @@ impl SessionId {
 impl Hash for SessionId {
     fn hash<H: Hasher>(&self, state: &mut H) {
         // The hash part is uniform and cannot be chosen from outside, so eight bytes of it do.
-        let mut word = [0; 8];
-        word.copy_from_slice(&self.0[Self::SHARD_LEN..Self::SHARD_LEN + 8]);
-        state.write_u64(u64::from_le_bytes(word));
+        state.write_u64(u64::from_le_bytes(self.stamp()));
     }
 }
 

@@ -167,7 +167,7 @@ fn check_strength(bytes: &[u8; 32]) -> Result<(), KeyError> {
     let step = bytes[1].wrapping_sub(bytes[0]);
     if distinct < 8 {
         Err(KeyError::Weak("fewer than eight different bytes"))
-    } else if bytes.iter().all(|byte| (0x20..0x7f).contains(byte)) {
+    } else if bytes.iter().all(|byte| (0x20..0x7f).contains(byte) || byte.is_ascii_whitespace()) {
         Err(KeyError::Weak("readable text"))
     } else if bytes[..16] == bytes[16..] {
         Err(KeyError::Weak("the second half repeats the first"))
@@ -246,8 +246,9 @@ impl RingKey {
         &self.seals[usize::from(suite.byte() - 1)]
     }
 
-    pub(crate) fn token_hash(&self, body: &[u8]) -> [u8; 32] {
-        self.token.clone().chain_update(body).finalize().into_bytes().into()
+    /// The body has a fixed length, so the name needs no length of its own.
+    pub(crate) fn token_hash(&self, body: &[u8], cookie_name: &str) -> [u8; 32] {
+        self.token.clone().chain_update(body).chain_update(cookie_name.as_bytes()).finalize().into_bytes().into()
     }
 
     pub(crate) fn csrf_mac(&self) -> Hmac<Sha256> {
@@ -375,6 +376,11 @@ mod tests {
         assert_eq!(refused(&"00".repeat(32)), KeyError::Weak("fewer than eight different bytes"));
         assert_eq!(
             refused(&Base64::encode_string(b"correct-horse-battery-staple-123")),
+            KeyError::Weak("readable text")
+        );
+        // As `echo … | base64` makes it, with the end of the line.
+        assert_eq!(
+            refused(&Base64::encode_string(b"correct-horse-battery-staple-12\n")),
             KeyError::Weak("readable text")
         );
         let half: Vec<u8> = (100..116).map(|n: u8| n.wrapping_mul(37)).collect();

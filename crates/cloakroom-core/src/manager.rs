@@ -15,8 +15,8 @@ use crate::policy::{OutagePolicy, Policy, PolicyError};
 use crate::record::{Client, Record};
 use crate::revocation::Revocations;
 use crate::seal::{Seal, SealError};
-use crate::session::{CookieReply, Inner, Mode, Origin, Session};
-use crate::store::{EndReason, Ended, Listing, Load, Page, SessionLimit, SessionStore, Stored};
+use crate::session::{CookieReply, Former, Inner, Mode, Origin, Session};
+use crate::store::{EndReason, Ended, Listing, Load, Page, SessionLimit, SessionStore, Stored, Verb};
 use crate::token::{OsRandom, Random, RandomError, Rejection, Token};
 
 /// Where a session's record is: on the server, or in the client's token.
@@ -215,7 +215,7 @@ impl Manager {
     fn rejected(&self, reason: Rejected, client: impl FnOnce() -> Client) -> Inner {
         self.emit(&Event::TokenRejected { reason: reason.rejection });
         let cookie = if reason.clears_cookie { CookieReply::Clear } else { CookieReply::Leave };
-        Inner::absent(client(), cookie)
+        Inner { former: reason.former, ..Inner::absent(client(), cookie) }
     }
 
     fn unavailable(self: &Arc<Self>, error: StoreError) -> Result<Session, SessionError> {
@@ -223,7 +223,11 @@ impl Manager {
         match self.policy.outage() {
             OutagePolicy::FailClosed => Err(error.into()),
             OutagePolicy::AnonymousReadOnly => {
-                let inner = Inner { mode: Mode::ReadOnly, ..Inner::absent(Client::default(), CookieReply::Leave) };
+                let inner = Inner {
+                    mode: Mode::ReadOnly,
+                    read_only: true,
+                    ..Inner::absent(Client::default(), CookieReply::Leave)
+                };
                 Ok(Session::new(Arc::clone(self), inner))
             }
         }
@@ -248,7 +252,9 @@ impl Manager {
 
     fn authenticate<'a>(&self, text: &'a [u8]) -> Result<Candidate<'a>, Rejection> {
         match &self.backend {
-            Backend::Reference(_) => Token::open(&self.keys, text).map(|id| Candidate::Reference { id, text }),
+            Backend::Reference(_) => {
+                Token::open(&self.keys, self.cookie_name(), text).map(|id| Candidate::Reference { id, text })
+            }
             Backend::SelfContained { seal, .. } => seal.open(self.cookie_name(), text).map(Candidate::SelfContained),
         }
     }
@@ -260,12 +266,15 @@ impl Manager {
                 Load::Live(Stored { record, .. }) if record.is_expired(from_unix_millis(now)) => {
                     Ok(Err(Rejection::Expired.into()))
                 }
+                Load::Live(Stored { record, .. }) if !record.is_filed_under(&id) => {
+                    Err(StoreError::misdelivered(Verb::Load))
+                }
                 Load::Live(Stored { record, revision }) => {
                     let presented =
                         record.persistent.then(|| Zeroizing::new(String::from_utf8_lossy(text).into_owned()));
                     Ok(Ok(Inner { presented, ..Inner::loaded(Origin::Stored { id, revision }, record) }))
                 }
-                Load::Gone(reason) => Ok(Err(Rejected::ended(reason))),
+                Load::Gone(reason) => Ok(Err(Rejected::ended(reason, Former::Stored(id)))),
             },
             (Candidate::SelfContained(record), Backend::SelfContained { revocations, .. }) => {
                 if record.is_expired(from_unix_millis(now)) {
@@ -274,7 +283,7 @@ impl Manager {
                 if let Some(revocations) = revocations
                     && let Some(reason) = revocations.reason(&record).await?
                 {
-                    return Ok(Err(Rejected::ended(Some(reason))));
+                    return Ok(Err(Rejected::ended(Some(reason), Former::SelfContained(record))));
                 }
                 Ok(Ok(Inner::loaded(Origin::SelfContained, record)))
             }
@@ -367,11 +376,14 @@ impl Manager {
     }
 
     pub(crate) fn mint(&self, record: &Record) -> Result<(Token, SessionId), RandomError> {
-        Token::mint(&self.keys, record.principal(), self.random())
+        Token::mint(&self.keys, self.cookie_name(), record.principal(), self.random())
     }
 
-    pub(crate) fn limit_for(&self, record: &Record) -> Option<SessionLimit> {
-        self.policy.session_limit().filter(|_| record.principal().is_some())
+    /// The limit that holds for whoever owns the next record and did not own the one before: somebody who
+    /// is signed in already is not counted again.
+    pub(crate) fn limit_for(&self, before: Option<&Record>, next: &Record) -> Option<SessionLimit> {
+        let joins = next.principal().is_some() && before.and_then(Record::principal) != next.principal();
+        self.policy.session_limit().filter(|_| joins)
     }
 }
 
@@ -396,20 +408,23 @@ enum Candidate<'a> {
 struct Rejected {
     rejection: Rejection,
     clears_cookie: bool,
+    /// What a logout ends all the same.
+    former: Option<Former>,
 }
 
 impl Rejected {
     /// A token whose session is gone. The cookie of a renewed one stays: a request that was on its
     /// way with the old token must not remove the new cookie.
-    fn ended(reason: Option<EndReason>) -> Self {
+    fn ended(reason: Option<EndReason>, former: Former) -> Self {
         let rejection = if reason == Some(EndReason::Expired) { Rejection::Expired } else { Rejection::Ended };
-        Self { rejection, clears_cookie: reason != Some(EndReason::Renewed) }
+        let renewed = reason == Some(EndReason::Renewed);
+        Self { rejection, clears_cookie: !renewed, former: renewed.then_some(former) }
     }
 }
 
 impl From<Rejection> for Rejected {
     fn from(rejection: Rejection) -> Self {
-        Self { rejection, clears_cookie: rejection.clears_cookie() }
+        Self { rejection, clears_cookie: rejection.clears_cookie(), former: None }
     }
 }
 

@@ -5,7 +5,7 @@
 //! record's owner looks first, locks in order, and looks again.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -170,32 +170,29 @@ impl MemoryStore {
         Indexes { store: self, guards }
     }
 
-    /// Whether the principal may have one more session; ends the oldest where the limit says so.
+    /// Locks the shards of these ids, in order, each once.
+    fn lock_shards<'a>(&self, ids: impl IntoIterator<Item = &'a SessionId>) -> Shards<'_> {
+        let wanted: BTreeSet<_> = ids.into_iter().map(Self::shard_of).collect();
+        Shards { guards: wanted.into_iter().map(|at| (at, lock(&self.shards[at]))).collect() }
+    }
+
+    /// Who has to go so that the principal may have one more session, or `None` if it may not.
     /// `instead_of` is the id whose session the new one replaces.
-    fn make_room(
+    fn excess(
         &self,
-        index: &mut Index,
-        limit: SessionLimit,
+        indexes: &mut Indexes<'_>,
+        record: &Record,
+        limit: Option<SessionLimit>,
         instead_of: Option<&SessionId>,
         now: u64,
-    ) -> Option<Vec<Handle>> {
-        let live: Vec<_> = index
-            .iter()
-            .filter(|(_, id)| {
-                instead_of != Some(id) && self.shard(id).get(id).is_some_and(|slot| slot.live(now).is_some())
-            })
-            .map(|(cursor, id)| (*cursor, *id))
-            .collect();
-        let too_many = (live.len() + 1).saturating_sub(limit.max.get() as usize);
-        if too_many > 0 && limit.excess == Excess::Reject {
-            return None;
-        }
-        let evicted = &live[..too_many];
-        for (cursor, id) in evicted {
-            index.remove(cursor);
-            self.shard(id).entry(*id).and_modify(|slot| slot.end(EndReason::Evicted, now, None));
-        }
-        Some(evicted.iter().map(|(cursor, _)| cursor.handle).collect())
+    ) -> Option<Vec<(PageCursor, SessionId)>> {
+        let (Some(principal), Some(limit)) = (record.principal(), limit) else { return Some(Vec::new()) };
+        let Some(index) = indexes.of(principal).get(principal) else { return Some(Vec::new()) };
+        let is_live = |id| self.shard(id).get(id).is_some_and(|slot| slot.live(now).is_some());
+        let live = index.iter().filter(|(_, id)| instead_of != Some(id) && is_live(id));
+        let mut live: Vec<_> = live.map(|(cursor, id)| (*cursor, *id)).collect();
+        live.truncate((live.len() + 1).saturating_sub(limit.max.get() as usize));
+        (live.is_empty() || limit.excess == Excess::EvictOldest).then_some(live)
     }
 }
 
@@ -241,6 +238,17 @@ impl Indexes<'_> {
         }
     }
 
+    /// Takes sessions of one principal out, as [`MemoryStore::excess`] named them.
+    fn remove_all(&mut self, record: &Record, sessions: &[(PageCursor, SessionId)]) {
+        if let Some(principal) = record.principal()
+            && let Some(index) = self.of(principal).get_mut(principal)
+        {
+            for (cursor, _) in sessions {
+                index.remove(cursor);
+            }
+        }
+    }
+
     fn remove(&mut self, record: &Record) {
         if let Some(principal) = record.principal()
             && let Entry::Occupied(mut index) = self.of(principal).entry(principal.clone())
@@ -250,6 +258,26 @@ impl Indexes<'_> {
                 index.remove();
             }
         }
+    }
+}
+
+/// The locked shards of some ids.
+struct Shards<'a> {
+    guards: Vec<(usize, Shard<'a>)>,
+}
+
+impl Shards<'_> {
+    fn of(&mut self, id: &SessionId) -> &mut HashMap<SessionId, Slot> {
+        let wanted = MemoryStore::shard_of(id);
+        let at = self.guards.iter().position(|(at, _)| *at == wanted);
+        &mut self.guards[at.unwrap_or_default()].1
+    }
+
+    fn evict(&mut self, excess: &[(PageCursor, SessionId)], now: u64) -> Vec<Handle> {
+        for (_, id) in excess {
+            self.of(id).entry(*id).and_modify(|slot| slot.end(EndReason::Evicted, now, None));
+        }
+        excess.iter().map(|(cursor, _)| cursor.handle).collect()
     }
 }
 
@@ -301,26 +329,17 @@ impl SessionStore for MemoryStore {
         if self.shard(id).contains_key(id) {
             return Ok(Create::Occupied);
         }
+        let Some(excess) = self.excess(&mut indexes, record, limit, None, now) else { return Ok(Create::LimitReached) };
         self.reserve(Verb::Create)?;
-        let mut evicted = Vec::new();
-        if let (Some(principal), Some(limit)) = (record.principal(), limit)
-            && let Some(index) = indexes.of(principal).get_mut(principal)
-        {
-            match self.make_room(index, limit, None, now) {
-                Some(handles) => evicted = handles,
-                None => {
-                    self.release(1);
-                    return Ok(Create::LimitReached);
-                }
-            }
-        }
-        let mut shard = self.shard(id);
-        if shard.contains_key(id) {
+        let mut shards = self.lock_shards(excess.iter().map(|(_, id)| id).chain([id]));
+        if shards.of(id).contains_key(id) {
             self.release(1);
             return Ok(Create::Occupied);
         }
-        shard.insert(*id, Slot::Live(Stored { record: record.clone(), revision: Revision::FIRST }));
-        drop(shard);
+        let evicted = shards.evict(&excess, now);
+        shards.of(id).insert(*id, Slot::Live(Stored { record: record.clone(), revision: Revision::FIRST }));
+        drop(shards);
+        indexes.remove_all(record, &excess);
         indexes.add(record, *id);
         Ok(Create::Created { evicted })
     }
@@ -387,42 +406,31 @@ impl SessionStore for MemoryStore {
         if self.shard(new).contains_key(new) {
             return Ok(Renew::Occupied);
         }
-        self.reserve(Verb::Renew)?;
-        let mut evicted = Vec::new();
-        if let (Some(principal), Some(limit)) = (record.principal(), limit)
-            && let Some(index) = indexes.of(principal).get_mut(principal)
-        {
-            match self.make_room(index, limit, Some(old), now) {
-                Some(handles) => evicted = handles,
-                None => {
-                    self.release(1);
-                    return Ok(Renew::LimitReached);
-                }
-            }
-        }
-        let revision = expected.next();
-        let (first, second) = (Self::shard_of(old), Self::shard_of(new));
-        let mut guards =
-            (lock(&self.shards[first.min(second)]), (first != second).then(|| lock(&self.shards[first.max(second)])));
-        // An update needs no index lock: it may have come between the look above and these locks.
-        let (old_shard, new_shard) = match (&mut guards, first <= second) {
-            ((both, None), _) => (both, None),
-            ((low, Some(high)), true) => (low, Some(high)),
-            ((low, Some(high)), false) => (high, Some(low)),
+        let Some(excess) = self.excess(&mut indexes, record, limit, Some(old), now) else {
+            return Ok(Renew::LimitReached);
         };
-        let still = old_shard.get(old).and_then(|slot| slot.live(now));
-        if still.is_none_or(|stored| stored.revision != expected) {
-            let answer = match still {
-                Some(stored) => Renew::Conflict(stored.clone()),
-                None => Renew::Gone(old_shard.get(old).map(Slot::reason)),
-            };
+        self.reserve(Verb::Renew)?;
+        let revision = expected.next();
+        let mut shards = self.lock_shards(excess.iter().map(|(_, id)| id).chain([old, new]));
+        // Neither an update nor the filing of an anonymous session needs an index lock: either may
+        // have come between the look above and these locks.
+        let refusal = match shards.of(old).get(old) {
+            None => Some(Renew::Gone(None)),
+            Some(slot) => match slot.live(now) {
+                None => Some(Renew::Gone(Some(slot.reason()))),
+                Some(stored) if stored.revision != expected => Some(Renew::Conflict(stored.clone())),
+                Some(_) => shards.of(new).contains_key(new).then_some(Renew::Occupied),
+            },
+        };
+        if let Some(refusal) = refusal {
             self.release(1);
-            return Ok(answer);
+            return Ok(refusal);
         }
-        let live = Slot::Live(Stored { record: record.clone(), revision });
-        old_shard.entry(*old).and_modify(|slot| slot.end(EndReason::Renewed, now, Some(*new)));
-        new_shard.unwrap_or(old_shard).insert(*new, live);
-        drop(guards);
+        let evicted = shards.evict(&excess, now);
+        shards.of(old).entry(*old).and_modify(|slot| slot.end(EndReason::Renewed, now, Some(*new)));
+        shards.of(new).insert(*new, Slot::Live(Stored { record: record.clone(), revision }));
+        drop(shards);
+        indexes.remove_all(record, &excess);
         indexes.remove(&current.record);
         indexes.add(record, *new);
         Ok(Renew::Renewed { revision, evicted })
@@ -439,6 +447,8 @@ impl SessionStore for MemoryStore {
             match slot {
                 Slot::Ended(Tombstone { successor: Some(successor), .. }) => id = *successor,
                 Slot::Ended(_) => return Ok(false),
+                // Filed between the look and the locks: look again, for its owner's index is not locked.
+                Slot::Live(stored) if stored.record.principal() != owner.as_ref() => {}
                 Slot::Live(stored) => {
                     let record = stored.record.clone();
                     let was_live = slot.live(now).is_some();

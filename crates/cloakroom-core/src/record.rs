@@ -4,6 +4,7 @@
 //! record = format 1 | head length 2 | head | values
 //! head   = handle 10 | generation 4 | flags 1 | assurance 1 | created 8 | authenticated 8
 //!        | last seen 8 | idle deadline 8 | absolute deadline 8 | idle timeout 8 | epoch 8
+//!        | part of the id it is filed under 8, if flagged
 //!        | principal 2+n | user agent 2+n | address 2+n | what a newer release added
 //! value  = key 1+n | flags 1 | expiry 8, if flagged | value 4+n
 //! ```
@@ -14,22 +15,30 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::{Buf, BufMut, Bytes};
 
 use crate::clock::{from_unix_millis, millis, unix_millis};
-use crate::id::{Handle, Principal};
+use crate::id::{Handle, Principal, SessionId};
 
 /// A session as stores keep it: who, since when, until when, and the values, still encoded.
 ///
-/// Cheap to clone: the variable parts are shared. `Debug` shows no value and no principal.
+/// Cheap to clone and to move: clones share everything until one of them is changed. `Debug` shows
+/// no value and no principal.
 ///
 /// Stores keep a record whole, as the bytes of [`encode`](Self::encode) or as it is, and overlay
 /// what they keep in columns of their own with [`seen`](Self::seen).
 #[derive(Clone, PartialEq, Eq)]
-pub struct Record {
+pub struct Record(Arc<Fields>);
+
+/// What a record holds, behind the pointer that clones share.
+#[doc(hidden)]
+#[derive(Clone, PartialEq, Eq)]
+#[expect(missing_debug_implementations, reason = "a record has one; this type cannot be named outside")]
+pub struct Fields {
     pub(crate) handle: Handle,
     pub(crate) generation: u32,
     pub(crate) persistent: bool,
@@ -42,6 +51,8 @@ pub struct Record {
     pub(crate) absolute_deadline: u64,
     pub(crate) idle_timeout: u64,
     pub(crate) epoch: u64,
+    /// So that a record that is delivered under another id is noticed (I2).
+    pub(crate) stamp: Option<[u8; 8]>,
     pub(crate) principal: Option<Principal>,
     pub(crate) client: Client,
     pub(crate) newer: Bytes,
@@ -126,10 +137,29 @@ pub enum DecodeError {
     Malformed,
 }
 
+#[doc(hidden)]
+impl Deref for Record {
+    type Target = Fields;
+
+    fn deref(&self) -> &Fields {
+        &self.0
+    }
+}
+
+#[doc(hidden)]
+impl DerefMut for Record {
+    fn deref_mut(&mut self) -> &mut Fields {
+        Arc::make_mut(&mut self.0)
+    }
+}
+
 impl Record {
     /// The format that this release writes, and the newest that it reads.
     pub const FORMAT: u8 = 1;
     const PERSISTENT: u8 = 1;
+    const STAMPED: u8 = 2;
+    /// The longest head that is read; this release writes at most 605 bytes of its own.
+    const MAX_HEAD: usize = 32 * 1024;
 
     /// A record without values of a session that starts `now`. The engine makes its own; this is for
     /// tests and tools of store authors.
@@ -137,7 +167,7 @@ impl Record {
     pub fn new(handle: Handle, now: SystemTime, idle: Duration, absolute: Duration) -> Self {
         let now = unix_millis(now);
         let absolute_deadline = now.saturating_add(millis(absolute));
-        Self {
+        Self(Arc::new(Fields {
             handle,
             generation: 0,
             persistent: false,
@@ -149,11 +179,12 @@ impl Record {
             absolute_deadline,
             idle_timeout: millis(idle),
             epoch: 0,
+            stamp: None,
             principal: None,
             client: Client::default(),
             newer: Bytes::new(),
             values: Bytes::new(),
-        }
+        }))
     }
 
     /// The same record, owned by this principal, who was authenticated when it was created.
@@ -192,21 +223,32 @@ impl Record {
         self
     }
 
+    /// The same record, to be filed under this id.
+    pub(crate) fn filed_under(mut self, id: &SessionId) -> Self {
+        self.stamp = Some(id.stamp());
+        self
+    }
+
+    /// Whether it is the record that was filed under this id, and not one that was swapped or misdelivered.
+    pub(crate) fn is_filed_under(&self, id: &SessionId) -> bool {
+        self.stamp == Some(id.stamp())
+    }
+
     /// The public name of the session.
     #[must_use]
-    pub const fn handle(&self) -> Handle {
+    pub fn handle(&self) -> Handle {
         self.handle
     }
 
     /// Whose session it is.
     #[must_use]
-    pub const fn principal(&self) -> Option<&Principal> {
+    pub fn principal(&self) -> Option<&Principal> {
         self.principal.as_ref()
     }
 
     /// How surely.
     #[must_use]
-    pub const fn assurance(&self) -> Assurance {
+    pub fn assurance(&self) -> Assurance {
         self.assurance
     }
 
@@ -254,13 +296,13 @@ impl Record {
 
     /// Whether the cookie outlives the browser ("remember me").
     #[must_use]
-    pub const fn is_persistent(&self) -> bool {
+    pub fn is_persistent(&self) -> bool {
         self.persistent
     }
 
     /// What is known of the client.
     #[must_use]
-    pub const fn client(&self) -> &Client {
+    pub fn client(&self) -> &Client {
         &self.client
     }
 
@@ -283,7 +325,8 @@ impl Record {
         let principal = self.principal.as_ref().map_or(0, |principal| principal.as_str().len());
         let user_agent = self.client.user_agent().map_or(0, str::len);
         let address = self.client.address.map_or(0, |address| if address.is_ipv4() { 4 } else { 16 });
-        Handle::LEN + 4 + 2 + 7 * 8 + 6 + principal + user_agent + address + self.newer.len()
+        let stamp = self.stamp.map_or(0, |stamp| stamp.len());
+        Handle::LEN + 4 + 2 + 7 * 8 + stamp + 6 + principal + user_agent + address + self.newer.len()
     }
 
     /// The record's bytes.
@@ -300,7 +343,8 @@ impl Record {
         out.put_u16(u16::try_from(self.head_len()).unwrap_or(u16::MAX));
         out.put_slice(self.handle.as_bytes());
         out.put_u32(self.generation);
-        out.put_u8(if self.persistent { Self::PERSISTENT } else { 0 });
+        let persistent = if self.persistent { Self::PERSISTENT } else { 0 };
+        out.put_u8(persistent | if self.stamp.is_some() { Self::STAMPED } else { 0 });
         out.put_u8(self.assurance as u8);
         for number in [
             self.created,
@@ -312,6 +356,9 @@ impl Record {
             self.epoch,
         ] {
             out.put_u64(number);
+        }
+        if let Some(stamp) = self.stamp {
+            out.put_slice(&stamp);
         }
         let mut field = |bytes: &[u8]| {
             out.put_u16(bytes.len() as u16);
@@ -344,7 +391,8 @@ impl Record {
 
     fn decode_format_1(mut rest: Bytes) -> Option<Self> {
         let head_len = usize::from(rest.try_get_u16().ok()?);
-        if rest.len() < head_len {
+        // Over this, the head could not be written again with a longer principal or user agent.
+        if head_len > Self::MAX_HEAD || rest.len() < head_len {
             return None;
         }
         let mut head = rest.split_to(head_len);
@@ -357,6 +405,7 @@ impl Record {
         let (created, authenticated, last_seen) = (number()?, number()?, number()?);
         let (idle_deadline, absolute_deadline) = (number()?, number()?);
         let (idle_timeout, epoch) = (number()?, number()?);
+        let stamp = if flags & Self::STAMPED == 0 { None } else { Some(head.try_get_u64().ok()?.to_be_bytes()) };
         let principal = text(&field(&mut head)?)?.map(Principal::new).transpose().ok()?;
         // A session without owner has no assurance and no time of authentication.
         if principal.is_none() && (assurance != Assurance::None || authenticated != 0) {
@@ -374,7 +423,7 @@ impl Record {
         while !values.is_empty() {
             Value::split_from(&mut values)?;
         }
-        Some(Self {
+        Some(Self(Arc::new(Fields {
             handle: Handle::from_bytes(handle),
             generation,
             persistent: flags & Self::PERSISTENT != 0,
@@ -386,11 +435,12 @@ impl Record {
             absolute_deadline,
             idle_timeout,
             epoch,
+            stamp,
             principal,
             client: Client { user_agent, address },
             newer: head,
             values: rest,
-        })
+        })))
     }
 }
 
@@ -438,9 +488,9 @@ impl<'a> Value<'a> {
     }
 
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        let key = &self.key.as_bytes()[..self.key.len().min(255)];
+        let key = &self.key[..self.key.floor_char_boundary(255)];
         out.put_u8(key.len() as u8);
-        out.put_slice(key);
+        out.put_slice(key.as_bytes());
         if self.expires == 0 {
             out.put_u8(0);
         } else {
@@ -527,6 +577,17 @@ mod tests {
     }
 
     #[test]
+    fn a_head_that_could_not_be_written_again_is_refused() {
+        let mut record = sample();
+        record.newer = vec![0; 65_400].into();
+        assert_eq!(Record::decode(&record.encode().into()), Err(DecodeError::Malformed));
+        record.newer = vec![0; 30_000].into();
+        let mut read = Record::decode(&record.encode().into()).unwrap();
+        read.principal = Some(Principal::new("x".repeat(Principal::MAX_LEN)).unwrap());
+        assert_eq!(Record::decode(&read.encode().into()).unwrap(), read);
+    }
+
+    #[test]
     fn a_newer_format_is_told_apart_from_garbage() {
         let mut bytes = sample().encode();
         bytes[0] = 2;
@@ -560,7 +621,8 @@ mod tests {
             owner in proptest::option::of("[a-zé]{1,40}"), agent in proptest::option::of(".{0,300}"), v6: bool,
             values in proptest::collection::vec(("[a-zé]{1,40}", proptest::collection::vec(any::<u8>(), 0..50), any::<u64>()), 0..8),
         ) {
-            let mut record = Record { generation, persistent, ..sample() };
+            let mut record = sample();
+            (record.generation, record.persistent) = (generation, persistent);
             (record.created, record.absolute_deadline, record.idle_deadline) = (created, absolute, idle);
             record.principal = owner.map(|name| Principal::new(name).unwrap());
             if record.principal.is_none() {

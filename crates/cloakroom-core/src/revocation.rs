@@ -41,6 +41,9 @@ struct Entry {
 impl Revocations {
     /// Entries about principals outlive every session there can be.
     const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    /// How much longer than the tokens an entry lives, because the store that expires it may have
+    /// another clock than the server that expires them.
+    const SKEW: Duration = Duration::from_secs(24 * 60 * 60);
     const ATTEMPTS: u32 = 128;
 
     /// Keeps the list in this store. It may be the store of other sessions as well.
@@ -88,7 +91,9 @@ impl Revocations {
         next: &Record,
         now: SystemTime,
     ) -> Result<Option<EndReason>, StoreError> {
-        self.write(family(current.handle()), current.handle(), now, next.absolute_deadline(), |entry| {
+        // The older token may have had longer to live than the one that replaces it.
+        let until = current.absolute_deadline().max(next.absolute_deadline()) + Self::SKEW;
+        self.write(family(current.handle()), current.handle(), now, until, |entry| {
             if entry.ended.is_some() {
                 return Err(entry.ended);
             }
@@ -102,15 +107,10 @@ impl Revocations {
     }
 
     /// Ends the session, under all its tokens.
-    pub(crate) async fn end(
-        &self,
-        record: &Record,
-        reason: EndReason,
-        now: SystemTime,
-        lifetime: Duration,
-    ) -> Result<(), StoreError> {
-        // A renewal that runs at this moment may have given it a later deadline than this record's.
-        let until = record.absolute_deadline().max(now + lifetime);
+    pub(crate) async fn end(&self, record: &Record, reason: EndReason, now: SystemTime) -> Result<(), StoreError> {
+        // A renewal that gave it a later deadline wrote that into the entry, and an entry is never
+        // shortened; one that comes later finds the session ended.
+        let until = record.absolute_deadline() + Self::SKEW;
         self.write(family(record.handle()), record.handle(), now, until, |entry| {
             if entry.ended.is_some() { Err(entry.ended) } else { Ok(Entry { ended: Some(reason), ..entry }) }
         })

@@ -11,17 +11,16 @@ use zeroize::Zeroizing;
 use super::Shared;
 use super::changes::Changes;
 use super::plan::{CookieOp, Facts, Plan, StoreOp, plan};
-use super::state::{CookieReply, Intents, Mode, Origin, State};
+use super::state::{CookieReply, Former, Inner, Intents, Mode, Origin, State};
 use crate::clock::from_unix_millis;
 use crate::error::{SessionError, SessionErrorKind, StoreError};
 use crate::events::Event;
 use crate::id::{Handle, SessionId};
 use crate::manager::Backend;
-use crate::policy::MAX_LIFETIME;
 use crate::record::Record;
 use crate::revocation::Revocations;
 use crate::seal::Seal;
-use crate::store::{Create, EndReason, Load, Renew, Renewal, Revision, SessionStore, Stored, Touch, Update};
+use crate::store::{Create, EndReason, Load, Renew, Renewal, Revision, SessionStore, Stored, Touch, Update, Verb};
 use crate::token::{Rejection, Token};
 
 /// How often a request repeats its changes on what other requests wrote.
@@ -42,6 +41,7 @@ struct Step {
     plan: Plan,
     origin: Origin,
     base: Option<Record>,
+    former: Option<Former>,
     intents: Intents,
     /// How many changes the plan's record holds.
     count: usize,
@@ -67,6 +67,9 @@ impl Shared {
     /// Writes what is pending. The caller holds the commit lock.
     pub(super) async fn commit_pending(&self) -> Result<Committed, SessionError> {
         for attempt in 1..=ATTEMPTS {
+            if let Some(ended) = self.refuse_after_end() {
+                return Ok(ended);
+            }
             let Some(step) = self.prepare(None)? else { return Ok(Committed::Done) };
             let handle = step.handle();
             let outcome = match self.manager.backend() {
@@ -91,47 +94,96 @@ impl Shared {
         ))
     }
 
+    /// Whether a commit would do nothing at all, so that nobody has to wait for one.
+    pub(super) fn has_nothing_to_write(&self, inner: &Inner) -> Result<bool, SessionError> {
+        let state = inner.state();
+        if inner.ended.is_some() || !matches!(state, State::Absent | State::Unchanged) {
+            return Ok(false);
+        }
+        let Some(handle) = inner.handle else { return Ok(true) };
+        let plan = plan(&self.facts(inner, state, &inner.intents, handle, self.manager.now()?), self.manager.policy());
+        Ok(plan.store == StoreOp::None && plan.cookie == CookieOp::Leave)
+    }
+
+    fn facts<'a>(&self, inner: &'a Inner, state: State, intents: &'a Intents, handle: Handle, now: u64) -> Facts<'a> {
+        Facts {
+            state,
+            base: inner.base.as_ref(),
+            intents,
+            handle,
+            client: &inner.client,
+            touchable: inner.touchable,
+            self_contained: matches!(self.manager.backend(), Backend::SelfContained { .. }),
+            now,
+        }
+    }
+
+    /// What was asked of a session after its end is dropped, and not silently.
+    fn refuse_after_end(&self) -> Option<Committed> {
+        let mut inner = self.lock();
+        let reason = inner.ended?;
+        let asked = !inner.changes.is_empty() || inner.intents.create || inner.intents.renews();
+        inner.changes.discard();
+        inner.intents = Intents { destroy: inner.intents.destroy, ..Intents::default() };
+        if !asked || inner.intents.destroy {
+            return None;
+        }
+        let handle = inner.handle;
+        drop(inner);
+        if let Some(handle) = handle {
+            self.manager.emit(&Event::ChangesDropped { handle, reason });
+        }
+        Some(Committed::Ended(reason))
+    }
+
     /// Decides what to do, and takes the intents out until it is done. A transaction has the values
-    /// `rewritten`; else they are what the pending changes make of them.
-    fn prepare(&self, rewritten: Option<Bytes>) -> Result<Option<Step>, SessionError> {
+    /// `rewritten`, which hold so many of the pending changes; else they are what all of them make.
+    fn prepare(&self, rewritten: Option<(Bytes, usize)>) -> Result<Option<Step>, SessionError> {
         let now = self.manager.now()?;
         let mut inner = self.lock();
-        inner.check_writable()?;
-        if inner.ended.is_some() {
+        // Whatever became of an earlier write, a session can be ended: that applies twice as once.
+        if !(inner.mode == Mode::Unknown && inner.intents.destroy && rewritten.is_none()) {
+            inner.check_writable()?;
+        }
+        if inner.ended.is_some() && !(inner.intents.destroy && inner.former.is_some()) {
             return Ok(None);
         }
-        let state = match (inner.state(), &rewritten) {
-            (State::Absent, Some(_)) => State::Created,
-            (State::Unchanged, Some(_)) => State::Changed,
-            (state, _) => state,
+        // A transaction writes values only: what another clone asks for meanwhile comes after it.
+        let (state, intents) = match &rewritten {
+            None => (inner.state(), inner.intents.clone()),
+            Some(_) if inner.base.is_none() => (State::Created, Intents::default()),
+            Some(_) => (State::Changed, Intents::default()),
         };
         let handle = match inner.handle {
             Some(handle) => handle,
             None if state == State::Absent => return Ok(None),
             None => *inner.handle.insert(Handle::mint(self.manager.random())?),
         };
-        let facts = Facts {
-            state,
-            base: inner.base.as_ref(),
-            intents: &inner.intents,
-            handle,
-            client: &inner.client,
-            touchable: inner.touchable,
-            self_contained: matches!(self.manager.backend(), Backend::SelfContained { .. }),
-            now,
-        };
-        let mut plan = plan(&facts, self.manager.policy());
+        let mut plan = plan(&self.facts(&inner, state, &intents, handle, now), self.manager.policy());
+        // A session that began since then is the one to end.
+        let former = inner.former.clone().filter(|_| intents.destroy && inner.base.is_none());
+        if former.is_some() {
+            plan.store = StoreOp::Delete;
+        }
+        let mut count = inner.changes.len();
         match &mut plan.store {
             StoreOp::None => {
                 if plan.cookie == CookieOp::Clear {
                     inner.cookie = CookieReply::Clear;
+                    inner.changes.discard();
                     inner.intents = Intents::default();
                 }
                 return Ok(None);
             }
             StoreOp::Delete | StoreOp::Touch(_) => {}
             StoreOp::Create(record) | StoreOp::Update(record) | StoreOp::Renew(record) => {
-                record.values = rewritten.unwrap_or_else(|| inner.changes.encode(now));
+                record.values = match &rewritten {
+                    Some((values, seen)) => {
+                        count = *seen;
+                        values.clone()
+                    }
+                    None => inner.changes.encode(now),
+                };
                 let (size, limit) = (record.encoded_len(), self.manager.policy().max_record());
                 if size > limit {
                     let message = format!(
@@ -141,19 +193,18 @@ impl Shared {
                 }
             }
         }
-        let step = Step {
-            origin: inner.origin,
-            base: inner.base.clone(),
-            count: inner.changes.len(),
-            intents: std::mem::take(&mut inner.intents),
-            plan,
-            now,
-        };
-        // A touch or a deletion may safely be repeated; nothing else may.
-        if !matches!(step.plan.store, StoreOp::Touch(_) | StoreOp::Delete) {
+        // A touch or a deletion may safely be repeated, by whoever comes after a dropped future;
+        // nothing else may.
+        let repeatable = matches!(plan.store, StoreOp::Touch(_) | StoreOp::Delete);
+        if !repeatable {
+            if rewritten.is_none() {
+                inner.intents = Intents::default();
+            }
             inner.mode = Mode::Unknown;
+            inner.changes.sent(count);
         }
-        Ok(Some(step))
+        let (origin, base) = (inner.origin, inner.base.clone());
+        Ok(Some(Step { origin, base, former, count, intents, plan, now }))
     }
 
     /// Takes in how it went. `None` asks for another attempt.
@@ -167,7 +218,14 @@ impl Shared {
                 if step.intents.destroy {
                     inner.cookie = CookieReply::Clear;
                 }
-                inner.intents.restore(step.intents);
+                inner.changes.sent(0);
+                if error.kind() == SessionErrorKind::LimitReached {
+                    // Nobody was signed in, so nothing that was meant for them is kept.
+                    inner.changes.discard();
+                    inner.handle = inner.base.as_ref().map(Record::handle);
+                } else {
+                    inner.intents.restore(step.intents);
+                }
                 if error.kind() != SessionErrorKind::Unknown && inner.mode == Mode::Unknown {
                     inner.mode = Mode::Open;
                 }
@@ -179,24 +237,31 @@ impl Shared {
         }
         match outcome {
             Outcome::Nothing => Ok(Some(Committed::Done)),
-            Outcome::Written { record, origin, cookie } => {
-                if !touch_only {
-                    inner.changes.committed(record.clone(), step.count, step.now)?;
-                }
+            Outcome::Written { record, origin, mut cookie } => {
                 inner.handle = Some(record.handle());
                 inner.origin = origin;
-                if !matches!(cookie, CookieReply::Leave) {
+                inner.base = Some(record.clone());
+                if let CookieReply::Set { token, required, .. } = &mut cookie {
+                    if matches!(origin, Origin::Stored { .. }) {
+                        inner.presented = record.persistent.then(|| token.clone());
+                    }
+                    // A token that the client has to get does not become optional by being sent again.
+                    *required |= matches!(inner.cookie, CookieReply::Set { required: true, .. });
                     inner.cookie = cookie;
                 }
-                inner.base = Some(record);
+                // Last, because what was asked for meanwhile may fail; what is written is written.
+                let meanwhile = if touch_only { Ok(()) } else { inner.changes.committed(record, step.count, step.now) };
                 drop(inner);
                 self.report(&step);
-                Ok(Some(Committed::Done))
+                meanwhile.map(|()| Some(Committed::Done))
             }
             Outcome::Deleted => {
                 inner.end(Some(EndReason::Destroyed));
                 drop(inner);
-                self.manager.emit(&Event::Ended { handle, reason: EndReason::Destroyed });
+                // Of a session that was renewed away only the id is known.
+                if !matches!(step.former, Some(Former::Stored(_))) {
+                    self.manager.emit(&Event::Ended { handle, reason: EndReason::Destroyed });
+                }
                 Ok(Some(Committed::Done))
             }
             Outcome::Conflict(Stored { record, revision }) => {
@@ -225,6 +290,7 @@ impl Shared {
     fn untried(&self, step: Step) {
         let mut inner = self.lock();
         inner.intents.restore(step.intents);
+        inner.changes.sent(0);
         inner.mode = Mode::Open;
     }
 
@@ -246,6 +312,10 @@ impl Shared {
 
     /// One call to the store.
     async fn write(&self, store: &dyn SessionStore, step: &Step) -> Result<Outcome, SessionError> {
+        if let (StoreOp::Delete, Some(Former::Stored(id))) = (&step.plan.store, &step.former) {
+            store.delete(id, EndReason::Destroyed).await?;
+            return Ok(Outcome::Deleted);
+        }
         let Origin::Stored { id, revision } = step.origin else {
             return match &step.plan.store {
                 StoreOp::Create(record) => self.create(store, record, step.plan.cookie).await,
@@ -258,12 +328,14 @@ impl Shared {
             StoreOp::None => Ok(Outcome::Nothing),
             StoreOp::Create(record) => self.create(store, record, step.plan.cookie).await,
             StoreOp::Update(record) => match store.update(&id, revision, record).await? {
-                Update::Saved(revision) => Ok(self.written(record, id, revision, self.same_token(step.plan.cookie))),
-                Update::Conflict(current) => Ok(Outcome::Conflict(current)),
+                Update::Saved(revision) => {
+                    Ok(self.written(record.clone(), id, revision, self.same_token(step.plan.cookie)))
+                }
+                Update::Conflict(current) => conflict(&id, current, Verb::Update),
                 Update::Gone(reason) => Ok(Outcome::Gone(reason)),
             },
             StoreOp::Touch(record) => match store.touch(&id, record.last_seen(), record.idle_deadline()).await {
-                Ok(Touch::Touched) => Ok(self.written(record, id, revision, self.same_token(step.plan.cookie))),
+                Ok(Touch::Touched) => Ok(self.written(record.clone(), id, revision, self.same_token(step.plan.cookie))),
                 Ok(Touch::Gone(reason)) => Ok(Outcome::Gone(reason)),
                 // A session must not be lost because its deadline could not be pushed.
                 Err(error) => {
@@ -271,7 +343,7 @@ impl Shared {
                     Ok(Outcome::Nothing)
                 }
             },
-            StoreOp::Renew(record) => self.renew(store, &id, revision, record, step.plan.cookie).await,
+            StoreOp::Renew(record) => self.renew(store, &id, revision, record, step).await,
             StoreOp::Delete => match store.delete(&id, EndReason::Destroyed).await {
                 Ok(_) => Ok(Outcome::Deleted),
                 Err(error) => Err(error.into()),
@@ -287,13 +359,14 @@ impl Shared {
     ) -> Result<Outcome, SessionError> {
         for _ in 0..MINTS {
             let (token, id) = self.manager.mint(record)?;
-            match store.create(&id, record, self.manager.limit_for(record)).await? {
+            let record = record.clone().filed_under(&id);
+            match store.create(&id, &record, self.manager.limit_for(None, &record)).await? {
                 Create::Created { evicted } => {
                     self.evicted(&evicted);
                     return Ok(self.written(record, id, Revision::FIRST, fresh_token(&token, cookie)));
                 }
                 Create::Occupied => {}
-                Create::LimitReached => return Err(self.limit_reached(record)),
+                Create::LimitReached => return Err(self.limit_reached(&record)),
             }
         }
         Err(never_free())
@@ -305,18 +378,19 @@ impl Shared {
         old: &SessionId,
         expected: Revision,
         record: &Record,
-        cookie: CookieOp,
+        step: &Step,
     ) -> Result<Outcome, SessionError> {
         for _ in 0..MINTS {
             let (token, new) = self.manager.mint(record)?;
-            let limit = self.manager.limit_for(record);
+            let record = &record.clone().filed_under(&new);
+            let limit = self.manager.limit_for(step.base.as_ref(), record);
             match store.renew(Renewal { old, new: &new, expected, record, limit }).await? {
                 Renew::Renewed { revision, evicted } => {
                     self.evicted(&evicted);
-                    return Ok(self.written(record, new, revision, fresh_token(&token, cookie)));
+                    return Ok(self.written(record.clone(), new, revision, fresh_token(&token, step.plan.cookie)));
                 }
                 Renew::Occupied => {}
-                Renew::Conflict(current) => return Ok(Outcome::Conflict(current)),
+                Renew::Conflict(current) => return conflict(old, current, Verb::Renew),
                 Renew::Gone(reason) => return Ok(Outcome::Gone(reason)),
                 Renew::LimitReached => return Err(self.limit_reached(record)),
             }
@@ -324,8 +398,8 @@ impl Shared {
         Err(never_free())
     }
 
-    fn written(&self, record: &Record, id: SessionId, revision: Revision, cookie: CookieReply) -> Outcome {
-        Outcome::Written { record: record.clone(), origin: Origin::Stored { id, revision }, cookie }
+    fn written(&self, record: Record, id: SessionId, revision: Revision, cookie: CookieReply) -> Outcome {
+        Outcome::Written { record, origin: Origin::Stored { id, revision }, cookie }
     }
 
     /// The token as the client presented it, where its cookie has to be sent again.
@@ -363,8 +437,8 @@ impl Shared {
         let (mut record, max_age, required) = match (&step.plan.store, step.plan.cookie) {
             (StoreOp::None, _) => return Ok(Outcome::Nothing),
             (StoreOp::Delete, _) => {
-                if let (Some(revocations), Some(base)) = (revocations, &step.base) {
-                    revocations.end(base, EndReason::Destroyed, now, MAX_LIFETIME).await?;
+                if let (Some(revocations), Some(ended)) = (revocations, step.carried()) {
+                    revocations.end(ended, EndReason::Destroyed, now).await?;
                 }
                 return Ok(Outcome::Deleted);
             }
@@ -374,6 +448,10 @@ impl Shared {
             (StoreOp::Touch(record), CookieOp::Set { max_age }) => (record.clone(), max_age, false),
             (_, CookieOp::Leave | CookieOp::Clear) => return Ok(Outcome::Nothing),
         };
+        // It was live when it was loaded; what has expired since is not sealed again.
+        if step.base.as_ref().is_some_and(|base| base.is_expired(now)) {
+            return Ok(Outcome::Gone(Some(EndReason::Expired)));
+        }
         if let (Some(revocations), Some(principal)) = (revocations, &step.intents.login) {
             record.epoch = revocations.epoch(principal).await.map_err(not_sealed)?;
         }
@@ -381,16 +459,23 @@ impl Shared {
         let token = Zeroizing::new(seal.seal(self.manager.cookie_name(), &record)?);
         if let (Some(revocations), Some(base)) = (revocations, &step.base) {
             let renewed = matches!(step.plan.store, StoreOp::Renew(_)) && record.handle() == base.handle();
-            let reason = if renewed {
-                revocations.renew(base, &record, now).await?
-            } else {
-                revocations.reason(base).await.map_err(not_sealed)?
+            // After the epoch was read: whoever was signed out everywhere since does not sign in again by this.
+            let mut reason = match revocations.reason(base).await {
+                Ok(reason) => reason,
+                Err(error) if matches!(step.plan.store, StoreOp::Touch(_)) => {
+                    self.manager.emit(&Event::TouchFailed { kind: error.kind() });
+                    return Ok(Outcome::Nothing);
+                }
+                Err(error) => return Err(not_sealed(error)),
             };
+            if renewed && reason.is_none() {
+                reason = revocations.renew(base, &record, now).await?;
+            }
             if reason.is_some() {
                 return Ok(Outcome::Gone(reason));
             }
             if record.handle() != base.handle() {
-                revocations.end(base, EndReason::Destroyed, now, MAX_LIFETIME).await?;
+                revocations.end(base, EndReason::Destroyed, now).await?;
             }
         }
         Ok(Outcome::Written {
@@ -431,15 +516,25 @@ impl Shared {
             let origin = self.lock().origin;
             if let (Origin::Stored { id, .. }, None) = (origin, &current) {
                 match store.load(&id).await.map_err(SessionError::from)? {
+                    Load::Live(stored) if !stored.record.is_filed_under(&id) => {
+                        return Err(SessionError::from(StoreError::misdelivered(Verb::Load)).into());
+                    }
                     Load::Live(stored) => current = Some(stored),
                     Load::Gone(reason) => {
-                        self.lock().end(reason);
+                        let handle = {
+                            let mut inner = self.lock();
+                            inner.end(reason);
+                            inner.handle
+                        };
+                        if let Some(handle) = handle {
+                            self.manager.emit(&Event::ChangesDropped { handle, reason });
+                        }
                         return Err(SessionError::ended(reason).into());
                     }
                 }
             }
             let now = self.manager.now()?;
-            let mut view = {
+            let (mut view, seen) = {
                 let mut inner = self.lock();
                 inner.check_writable()?;
                 if let Some(ended) = inner.ended {
@@ -452,13 +547,15 @@ impl Shared {
                     inner.base = Some(record.clone());
                     inner.changes.rebase(record, now)?;
                 }
-                inner.changes.fork()
+                let seen = inner.changes.len();
+                inner.changes.sent(seen);
+                (inner.changes.fork(), seen)
             };
             let answer = change(&mut view, now)?;
             if view.is_empty() {
                 return Ok(answer);
             }
-            let Some(step) = self.prepare(Some(view.encode(now)))? else { return Ok(answer) };
+            let Some(step) = self.prepare(Some((view.encode(now), seen)))? else { return Ok(answer) };
             let handle = step.handle();
             let outcome = self.write(store.as_ref(), &step).await;
             if let Ok(Outcome::Conflict(stored)) = outcome {
@@ -483,6 +580,14 @@ impl Shared {
 }
 
 impl Step {
+    /// The record that the client's token carried.
+    fn carried(&self) -> Option<&Record> {
+        match &self.former {
+            Some(Former::SelfContained(record)) => Some(record),
+            Some(Former::Stored(_)) | None => self.base.as_ref(),
+        }
+    }
+
     fn handle(&self) -> Handle {
         let planned = match &self.plan.store {
             StoreOp::Create(record) | StoreOp::Update(record) | StoreOp::Touch(record) | StoreOp::Renew(record) => {
@@ -490,8 +595,17 @@ impl Step {
             }
             StoreOp::None | StoreOp::Delete => None,
         };
-        let known = planned.or(self.base.as_ref().map(Record::handle));
+        let known = planned.or(self.carried().map(Record::handle));
         known.unwrap_or(Handle::from_bytes([0; Handle::LEN]))
+    }
+}
+
+/// Another request was faster; unless the answer is not about this session at all.
+fn conflict(id: &SessionId, current: Stored, verb: Verb) -> Result<Outcome, SessionError> {
+    if current.record.is_filed_under(id) {
+        Ok(Outcome::Conflict(current))
+    } else {
+        Err(StoreError::misdelivered(verb).into())
     }
 }
 

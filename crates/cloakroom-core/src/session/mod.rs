@@ -4,6 +4,8 @@ mod changes;
 mod commit;
 mod plan;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use self::changes::{Change, Changes};
 use self::commit::Committed;
 pub use self::state::State;
-pub(crate) use self::state::{CookieReply, Inner, Mode, Origin};
+pub(crate) use self::state::{CookieReply, Former, Inner, Mode, Origin};
 use crate::clock::millis;
 use crate::csrf::{self, Binding};
 use crate::error::{InvalidPrincipal, SessionError, SessionErrorKind};
@@ -145,6 +147,8 @@ pub struct Flash {
 const RESERVED: &str = "cloakroom.";
 const FLASH: &str = "cloakroom.flash";
 const MAX_KEY: usize = 64;
+/// How far the clocks of two processes may be apart.
+const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
 /// Values.
 impl Session {
@@ -222,7 +226,8 @@ impl Session {
     /// Changes a value in place, from its default where there is none, and returns what it became.
     ///
     /// The function runs now, and again on the current value whenever another request wrote first,
-    /// so counters and carts from parallel requests add up. It should do nothing but change the value.
+    /// so counters and carts from parallel requests add up. It should do nothing but change the value,
+    /// and must not use this session: it runs while the handle is locked.
     ///
     /// # Errors
     /// As [`get`](Self::get) and [`set`](Self::set).
@@ -339,13 +344,17 @@ impl Session {
     {
         let principal = principal.try_into()?;
         let mut inner = self.writable()?;
-        let other = inner.principal().is_some_and(|current| *current != principal);
+        // A logout before it in this request ends the old session; this begins another.
+        let other = inner.intents.destroy || inner.principal().is_some_and(|current| *current != principal);
         if other {
+            inner.intents.destroy = false;
             inner.handle = Some(Handle::mint(self.manager().random())?);
-            let now = self.now_millis()?;
-            inner.changes.push(Change::Clear, now)?;
+            // Also what a parallel request of the other principal may be writing at this moment.
+            inner.changes.clear_for_good();
         }
         inner.intents.login = Some(principal);
+        // Whatever was proved before this sign-in was not proved by it.
+        inner.intents.step_up = None;
         Ok(())
     }
 
@@ -399,7 +408,16 @@ impl Session {
             );
             return Err(SessionError::new(SessionErrorKind::OutOfRange, message));
         }
-        self.writable()?.intents.persist = Some(duration);
+        let now = self.now_millis()?;
+        let mut inner = self.writable()?;
+        let began = inner.base.as_ref().filter(|_| inner.intents.login.is_none() && inner.intents.step_up.is_none());
+        if began.is_some_and(|base| base.created.saturating_add(millis(duration)) <= now) {
+            let message = format!(
+                "the session began over {duration:?} ago and would end at once; sign in again before `persist`"
+            );
+            return Err(SessionError::new(SessionErrorKind::OutOfRange, message));
+        }
+        inner.intents.persist = Some(duration);
         Ok(())
     }
 
@@ -445,7 +463,11 @@ impl Session {
     pub fn require_fresh(&self, max_age: Duration) -> Result<Principal, SessionError> {
         let principal = self.principal().ok_or_else(not_signed_in)?;
         let authenticated = self.authenticated_at().ok_or_else(not_signed_in)?;
-        let age = self.manager().clock().now().duration_since(authenticated).unwrap_or_default();
+        let now = self.manager().clock().now();
+        // A sign-in in the future is a clock that went back: fresh within what clocks differ by, stale beyond.
+        let age = now
+            .duration_since(authenticated)
+            .unwrap_or_else(|ahead| if ahead.duration() <= CLOCK_SKEW { Duration::ZERO } else { Duration::MAX });
         if age > max_age {
             let message =
                 format!("the sign-in is {}s old and this action allows {}s", age.as_secs(), max_age.as_secs());
@@ -719,18 +741,30 @@ impl Session {
         self.lock().touchable = true;
     }
 
-    /// The request failed: what takes power away stands, everything else is dropped.
-    pub(crate) fn discard(&self) {
+    /// The request failed: what takes power away stands, everything else is dropped. A renewal
+    /// stands only where its token can still be `delivered`.
+    pub(crate) fn discard(&self, delivered: bool) {
         let mut inner = self.lock();
         inner.changes.discard();
         inner.intents = inner.intents.after_failure();
-        if inner.base.is_none() {
-            inner.intents.renew = false;
-        }
+        inner.intents.renew &= delivered && inner.base.is_some();
+    }
+
+    /// Closes the handle if there is nothing to write, and says what to do about the cookie.
+    pub(crate) fn try_finish(&self) -> Result<Option<CookieReply>, SessionError> {
+        let Ok(_one_at_a_time) = self.shared.committing.try_lock() else { return Ok(None) };
+        let mut inner = self.lock();
+        let idle =
+            inner.mode == Mode::ReadOnly || (inner.mode == Mode::Open && self.shared.has_nothing_to_write(&inner)?);
+        Ok(idle.then(|| {
+            inner.mode = Mode::Closed;
+            std::mem::replace(&mut inner.cookie, CookieReply::Leave)
+        }))
     }
 
     /// Writes what is pending at the end of the request, and closes the handle.
     pub(crate) async fn finish(&self) -> Result<CookieReply, SessionError> {
+        self.lock().finishing = true;
         let _one_at_a_time = self.shared.committing.lock().await;
         let result =
             if self.lock().mode == Mode::ReadOnly { Ok(Committed::Done) } else { self.shared.commit_pending().await };
@@ -739,14 +773,18 @@ impl Session {
         let cookie = std::mem::replace(&mut inner.cookie, CookieReply::Leave);
         match result {
             Ok(Committed::Done | Committed::Ended(_)) => Ok(cookie),
-            // No token leaves with a failed commit, but a cookie that was to go still goes.
+            // What is here was answered for: a token that failed was never put here, while that of an
+            // earlier commit must reach the client, whose old one is dead.
             Err(error) => {
-                if matches!(cookie, CookieReply::Clear) {
-                    inner.cookie = CookieReply::Clear;
-                }
+                inner.cookie = cookie;
                 Err(error)
             }
         }
+    }
+
+    /// The response left without this handle: nothing of it is ever written.
+    pub(crate) fn close(&self) {
+        self.lock().mode = Mode::Closed;
     }
 
     fn now_millis(&self) -> Result<u64, SessionError> {
@@ -755,11 +793,14 @@ impl Session {
 
     fn open(&self) -> Result<MutexGuard<'_, Inner>, SessionError> {
         let inner = self.lock();
-        if inner.mode == Mode::Closed { Err(closed()) } else { Ok(inner) }
+        if inner.mode == Mode::Closed { Err(SessionError::closed()) } else { Ok(inner) }
     }
 
     fn writable(&self) -> Result<MutexGuard<'_, Inner>, SessionError> {
         let inner = self.open()?;
+        if inner.finishing {
+            return Err(SessionError::closed());
+        }
         match inner.mode {
             Mode::ReadOnly => Err(SessionError::new(
                 SessionErrorKind::ReadOnly,
@@ -794,7 +835,7 @@ impl Inner {
     fn check_writable(&self) -> Result<(), SessionError> {
         match self.mode {
             Mode::Open => Ok(()),
-            Mode::Closed => Err(closed()),
+            Mode::Closed => Err(SessionError::closed()),
             Mode::ReadOnly => {
                 Err(SessionError::new(SessionErrorKind::ReadOnly, "the session is an anonymous read-only view"))
             }
@@ -927,10 +968,6 @@ fn decode<T: DeserializeOwned>(key: &str, encoded: &[u8]) -> Result<T, SessionEr
 
 fn not_signed_in() -> SessionError {
     SessionError::new(SessionErrorKind::NotSignedIn, "nobody is signed in")
-}
-
-fn closed() -> SessionError {
-    SessionError::new(SessionErrorKind::Closed, "the response has left; a session handle does nothing after it")
 }
 
 fn unsupported(verb: &str) -> SessionError {

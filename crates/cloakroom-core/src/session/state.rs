@@ -67,6 +67,14 @@ pub(crate) enum Origin {
     SelfContained,
 }
 
+/// A session whose token another request replaced. Nothing of it can be read or changed any more,
+/// but a logout still ends it under whatever token it has now.
+#[derive(Clone, Debug)]
+pub(crate) enum Former {
+    Stored(SessionId),
+    SelfContained(Record),
+}
+
 /// Whether the handle still does anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -89,16 +97,21 @@ pub(crate) enum CookieReply {
 pub(crate) struct Inner {
     pub(crate) origin: Origin,
     pub(crate) base: Option<Record>,
+    pub(crate) former: Option<Former>,
     pub(crate) changes: Changes,
     pub(crate) intents: Intents,
     pub(crate) handle: Option<Handle>,
     pub(crate) client: Client,
     pub(crate) mode: Mode,
+    /// It was opened without the store, and the response says so.
+    pub(crate) read_only: bool,
+    /// The response is about to leave: what was asked for is being written, and nothing more is taken.
+    pub(crate) finishing: bool,
     /// Only a handle that may write counts as activity.
     pub(crate) touchable: bool,
     pub(crate) ended: Option<Option<EndReason>>,
     pub(crate) cookie: CookieReply,
-    /// The token as presented, kept only where the cookie may have to be sent again.
+    /// The token that the client has or will get, kept only where the cookie may have to be sent again.
     pub(crate) presented: Option<Zeroizing<String>>,
 }
 
@@ -107,11 +120,14 @@ impl Inner {
         Self {
             origin: Origin::Absent,
             base: None,
+            former: None,
             changes: Changes::default(),
             intents: Intents::default(),
             handle: None,
             client,
             mode: Mode::Open,
+            read_only: false,
+            finishing: false,
             touchable: false,
             ended: None,
             cookie,
@@ -146,8 +162,14 @@ impl Inner {
 
     /// The session is gone: what was asked of it goes too.
     pub(crate) fn end(&mut self, reason: Option<EndReason>) {
-        self.origin = Origin::Absent;
-        self.base = None;
+        let (origin, base) = (std::mem::replace(&mut self.origin, Origin::Absent), self.base.take());
+        self.former = match (origin, base) {
+            (Origin::Stored { id, .. }, _) if reason == Some(EndReason::Renewed) => Some(Former::Stored(id)),
+            (Origin::SelfContained, Some(base)) if reason == Some(EndReason::Renewed) => {
+                Some(Former::SelfContained(base))
+            }
+            (Origin::Absent | Origin::Stored { .. } | Origin::SelfContained, _) => None,
+        };
         self.changes = Changes::default();
         self.intents = Intents::default();
         self.ended = Some(reason);

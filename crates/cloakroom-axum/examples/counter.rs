@@ -1,0 +1,29 @@
+//! Counts your visits. Run it and open <http://127.0.0.1:3000>.
+//!
+//! The sessions and the key to them are in memory and go with the process. The cookie is the one for
+//! plain http on one's own machine; in production leave the `cookie` line out and serve over TLS.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use axum::{Router, routing::get};
+use cloakroom_axum::{Session, SessionError, SessionLayer};
+use cloakroom_core::{Backend, CookieSettings, Key, KeyRing, Manager, MemoryStore, OsRandom, SecretKey};
+use tokio::net::TcpListener;
+
+const VISITS: Key<u64> = Key::new("visits");
+
+async fn visit(session: Session) -> Result<String, SessionError> {
+    let visits = session.modify(VISITS, |visits| *visits += 1)?;
+    Ok(format!("visit {visits}\n"))
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let keys = KeyRing::new("counter", &[SecretKey::generate(&OsRandom::default())?])?;
+    let manager = Manager::builder(Backend::store(Arc::new(MemoryStore::new())), keys)
+        .cookie(CookieSettings::danger_insecure_for_localhost())
+        .build()?;
+    let app = Router::new().route("/", get(visit)).layer(SessionLayer::new(manager));
+    Ok(axum::serve(TcpListener::bind("127.0.0.1:3000").await?, app).await?)
+}

@@ -1,0 +1,105 @@
+//! The core's error, as something that handlers can return.
+
+use std::error::Error;
+use std::fmt;
+use std::ops::Deref;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use cloakroom_core::Exchange;
+use http::header::{CACHE_CONTROL, RETRY_AFTER};
+use http::{HeaderValue, StatusCode};
+
+use crate::headers::no_store_value;
+
+/// Tells the client the status and nothing else, and the log everything.
+///
+/// Made by `?` from the core's error, and answers in its place: an empty response with
+/// [its status](cloakroom_core::SessionError::status), with `Retry-After` where another attempt may
+/// succeed. The cause goes to `tracing`, target `cloakroom`: as `ERROR` where it is the server's
+/// fault, as `DEBUG` where it is the client's.
+///
+/// ```
+/// use axum::response::Redirect;
+/// use cloakroom_axum::{Session, SessionError};
+/// use cloakroom_core::SessionErrorKind;
+///
+/// async fn checkout(session: Session) -> Result<Redirect, SessionError> {
+///     match session.require_fresh(std::time::Duration::from_secs(300)) {
+///         Ok(_) => Ok(Redirect::to("/pay")),
+///         Err(error) if error.kind() == SessionErrorKind::ReauthenticationRequired => Ok(Redirect::to("/login")),
+///         Err(error) => Err(error.into()),
+///     }
+/// }
+/// ```
+#[derive(Debug)]
+pub struct SessionError(cloakroom_core::SessionError);
+
+impl From<cloakroom_core::SessionError> for SessionError {
+    fn from(error: cloakroom_core::SessionError) -> Self {
+        Self(error)
+    }
+}
+
+impl Deref for SessionError {
+    type Target = cloakroom_core::SessionError;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl fmt::Display for SessionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for SessionError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}
+
+impl IntoResponse for SessionError {
+    fn into_response(self) -> Response {
+        log(&self.0);
+        response(&self.0)
+    }
+}
+
+/// What the client may know.
+pub(crate) fn response(error: &cloakroom_core::SessionError) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(CACHE_CONTROL, no_store_value());
+    if error.is_retryable() {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(Exchange::RETRY_AFTER));
+    }
+    response
+}
+
+/// What the operator must know.
+pub(crate) fn log(error: &cloakroom_core::SessionError) {
+    let (kind, chain) = (error.kind(), Chain(error));
+    if error.status() >= 500 {
+        tracing::error!(target: "cloakroom", ?kind, error = %chain, "session_error");
+    } else {
+        tracing::debug!(target: "cloakroom", ?kind, error = %chain, "session_error");
+    }
+}
+
+/// An error and what caused it, in one line.
+struct Chain<'a>(&'a dyn Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}

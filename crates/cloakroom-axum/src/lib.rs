@@ -1,0 +1,50 @@
+//! [cloakroom](cloakroom_core) sessions for [axum]: a [layer](SessionLayer) that translates
+//! headers, and the extractors. Everything that decides is in the core, the same for every framework.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use axum::{Router, routing::get};
+//! use cloakroom_axum::{Session, SessionError, SessionLayer};
+//! use cloakroom_core::{Key, Manager};
+//!
+//! const VISITS: Key<u64> = Key::new("visits");
+//!
+//! async fn visit(session: Session) -> Result<String, SessionError> {
+//!     let visits = session.modify(VISITS, |visits| *visits += 1)?;
+//!     Ok(format!("visit {visits}"))
+//! }
+//!
+//! fn app(manager: Arc<Manager>) -> Router {
+//!     Router::new().route("/", get(visit)).layer(SessionLayer::new(manager))
+//! }
+//! ```
+//!
+//! What a handler takes says what it may do:
+//!
+//! | extractor | without a session | counts as activity | may change it |
+//! |---|---|---|---|
+//! | [`Session`] | an absent one, created by the first change | yes | yes |
+//! | `Option<Session>` | `None` | yes | yes |
+//! | [`ReadSession`] | an empty one | no | no |
+//! | [`LazySession`] | opened by [`load`](LazySession::load), if at all | once loaded | once loaded |
+//!
+//! # What becomes of the response
+//!
+//! * Changes are written before its head leaves. Its body is not touched and may stream.
+//! * Where a handler opened the session, whatever through, the response gets `Vary: Cookie`.
+//! * Where the session was created, renewed, ended or made persistent, it gets a `Set-Cookie`, and
+//!   `Cache-Control: no-store` in place of what the handler said.
+//! * Where writing failed, an empty response with the [error's](SessionError) status takes its place.
+//! * A handler that opened no session leaves it exactly as it is, for two allocations.
+
+mod error;
+mod extract;
+mod future;
+mod headers;
+mod layer;
+
+pub use error::SessionError;
+pub use extract::{LazySession, ReadSession, Session};
+pub use future::SessionFuture;
+pub use layer::{SessionLayer, SessionService};

@@ -1,0 +1,97 @@
+//! Several sessions in one application.
+
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
+use axum::routing::get;
+use cloakroom_axum::{LazySession, ReadSession, Session, SessionError, SessionLayer};
+use cloakroom_core::{CookieSettings, OutagePolicy, Verb};
+use http::StatusCode;
+use http::header::{SET_COOKIE, VARY};
+
+use crate::support::{Sessions, VISITS, all, body, cookie, visit};
+
+struct Admin;
+
+fn named(name: &str) -> Sessions {
+    Sessions::with(CookieSettings::new().with_name(name), OutagePolicy::FailClosed)
+}
+
+#[tokio::test]
+async fn two_sessions_in_one_application_have_two_cookies_and_keep_apart() {
+    let (customers, admins) = (Sessions::new(), named("__Host-admin"));
+    let both = async |customer: Session, admin: Session<Admin>| -> Result<String, SessionError> {
+        let customer = customer.modify(VISITS, |visits| *visits += 1)?;
+        let admin = admin.modify(VISITS, |visits| *visits += 10)?;
+        Ok(format!("{customer} {admin}"))
+    };
+    let lazy = async |admin: LazySession<Admin>| -> Result<String, SessionError> {
+        let admin = admin.load().await?;
+        Ok(admin.get(VISITS)?.unwrap_or_default().to_string())
+    };
+    let read = async |customer: ReadSession, admin: ReadSession<Admin>| -> Result<String, SessionError> {
+        Ok(format!("{:?} {:?}", customer.get(VISITS)?, admin.get(VISITS)?))
+    };
+    let optional = async |customer: Option<Session>, admin: Option<Session<Admin>>| {
+        format!("{} {}", customer.is_some(), admin.is_some())
+    };
+    let app = Router::new()
+        .route("/", get(both))
+        .route("/lazy", get(lazy))
+        .route("/read", get(read))
+        .route("/optional", get(optional))
+        .layer(SessionLayer::named::<Admin>(admins.manager.clone()))
+        .layer(customers.layer());
+    let response = visit(&app, "/", None).await;
+    let cookies: Vec<String> =
+        all(&response, SET_COOKIE).iter().map(|set| set.split(';').next().unwrap().to_owned()).collect();
+    assert_eq!(
+        cookies.iter().map(|pair| pair.split('=').next().unwrap()).collect::<Vec<_>>(),
+        ["__Host-admin", "__Host-id"]
+    );
+    assert_eq!(all(&response, VARY), ["Cookie"]);
+    assert_eq!(body(response).await, "1 10");
+
+    let jar = cookies.join("; ");
+    assert_eq!(body(visit(&app, "/", Some(&jar)).await).await, "2 20");
+    assert_eq!(body(visit(&app, "/lazy", Some(&jar)).await).await, "20");
+    assert_eq!(body(visit(&app, "/read", Some(&cookies[0])).await).await, "None Some(20)");
+    assert_eq!(body(visit(&app, "/optional", Some(&cookies[1])).await).await, "true false");
+}
+
+#[tokio::test]
+async fn one_manager_layered_twice_gives_one_session() {
+    let sessions = Sessions::new();
+    let count = async |session: Session, request: Request, next: Next| -> Result<Response, SessionError> {
+        session.modify(VISITS, |visits| *visits += 1)?;
+        Ok(next.run(request).await)
+    };
+    let visits = async |session: Session| -> Result<String, SessionError> {
+        Ok(session.modify(VISITS, |visits| *visits += 1)?.to_string())
+    };
+    let app =
+        Router::new().route("/", get(visits)).layer(sessions.layer()).layer(from_fn(count)).layer(sessions.layer());
+    let response = visit(&app, "/", None).await;
+    let cookie = cookie(&response);
+    assert_eq!(all(&response, VARY), ["Cookie"]);
+    assert_eq!(body(response).await, "2");
+    assert_eq!(sessions.store.calls(Verb::Create), 1);
+    assert_eq!(sessions.stored(&cookie).await.visits, 2);
+}
+
+#[tokio::test]
+async fn of_two_managers_under_one_name_the_inner_one_serves_the_handlers_inside() {
+    let (outer, inner) = (Sessions::new(), named("__Host-inner"));
+    let visits = async |session: Session| session.set(VISITS, 1).map_err(SessionError::from);
+    let app = Router::new()
+        .route("/inner", get(visits))
+        .layer(inner.layer())
+        .route("/outer", get(visits))
+        .layer(outer.layer());
+    let response = visit(&app, "/inner", None).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert!(cookie(&response).starts_with("__Host-inner="));
+    assert!(cookie(&visit(&app, "/outer", None).await).starts_with("__Host-id="));
+    assert_eq!((outer.store.calls(Verb::Create), inner.store.calls(Verb::Create)), (1, 1));
+}

@@ -1,0 +1,454 @@
+//! From settings to a configuration, collecting everything that is wrong on the way.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use cloakroom_core::layer::TimeoutLayer;
+use cloakroom_core::{
+    BuildError, CookieError, CookieSettings, Excess, KEY_COMMAND, KeyRing, MAX_LIFETIME, OutagePolicy, Policy,
+    PolicyError, Profile, SameSite, SessionLimit,
+};
+
+use super::error::{Refusal, quoted};
+use super::settings::{SETTINGS, variable_of};
+use super::sources::Settings;
+use super::{Config, ConfigError, Keys, SealKind, Sources, Store, duration, keys};
+
+/// A setting that somebody made.
+struct Made {
+    /// Empty where it is secret.
+    text: String,
+    origin: String,
+}
+
+const DANGER: &str = "danger_insecure_cookie_for_localhost";
+
+/// Collects settings and everything that is wrong with them.
+pub(super) struct Reader<'a> {
+    sources: &'a Sources,
+    settings: Settings,
+    made: BTreeMap<&'static str, Made>,
+    notices: Vec<String>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(sources: &'a Sources) -> Self {
+        Self { sources, settings: sources.collect(), made: BTreeMap::new(), notices: Vec::new() }
+    }
+
+    pub(super) fn config(mut self) -> Result<Config, ConfigError> {
+        let production = self.read("environment", one_of(&[("production", true), ("development", false)]));
+        let production = production.unwrap_or(false);
+        let store = self.store(production);
+        let audience = self.read("audience", audience).unwrap_or_else(|| Config::DEFAULT_AUDIENCE.to_owned());
+        let keys = self.keys(&audience, production);
+        let (profile, policy) = self.policy(store.as_ref());
+        let cookie = self.cookie(production);
+        let seal = self.seal(store.as_ref());
+        let timeout = self.read("timeout", positive).unwrap_or(TimeoutLayer::DEFAULT_LIMIT);
+        let sweep_interval = self.read("sweep_interval", positive).unwrap_or(Config::DEFAULT_SWEEP_INTERVAL);
+
+        ConfigError::check(&self.settings.problems)?;
+        let (Some(store), Some(keys)) = (store, keys) else {
+            unreachable!("without a problem there is a store and a key")
+        };
+        self.advise(production, &store);
+        let mut config = Config {
+            store,
+            keys,
+            audience,
+            cookie,
+            policy,
+            seal,
+            timeout,
+            sweep_interval,
+            notices: std::mem::take(&mut self.notices),
+            directory: self.sources.path(Path::new("")),
+            table: Vec::new(),
+        };
+        config.table = SETTINGS.iter().map(|setting| self.row(&config, profile, *setting)).collect();
+        Ok(config)
+    }
+
+    /// A setting as it prints: as somebody wrote it, or what holds without.
+    fn row(
+        &self,
+        config: &Config,
+        profile: Profile,
+        (name, default): (&'static str, &str),
+    ) -> (&'static str, String, String) {
+        let written = self.made.get(name);
+        let unset = match name {
+            "idle" | "absolute" | "remember" => format!("profile {}", profile.as_str()),
+            "cookie.name" | "cookie.secure" if !config.cookie.is_secure() => format!("because of {DANGER}"),
+            _ => "default".to_owned(),
+        };
+        let value = match (name, &config.keys) {
+            ("keys", Keys::Given(ring)) => {
+                ring.ids().iter().map(|id| format!("key {id}")).collect::<Vec<_>>().join(", ")
+            }
+            ("keys", Keys::Generated) => format!("in {}", Config::KEY_FILE),
+            ("key_file", Keys::Given(_)) if written.is_none() => "none".to_owned(),
+            ("store", _) => config.store.to_string(),
+            ("idle", _) => duration::format(config.policy.idle()),
+            ("absolute", _) => duration::format(config.policy.absolute()),
+            ("remember", _) => duration::format(config.policy.remember()),
+            ("cookie.name", _) => config.cookie.name().to_owned(),
+            ("cookie.secure", _) => config.cookie.is_secure().to_string(),
+            _ => written.map_or_else(|| default.to_owned(), |made| made.text.clone()),
+        };
+        (name, value, written.map_or(unset, |made| made.origin.clone()))
+    }
+
+    fn store(&mut self, production: bool) -> Option<Store> {
+        if self.is_set("store") {
+            return self.read("store", Store::parse);
+        }
+        if let Some(url) = self.sources.variable("DATABASE_URL") {
+            match Store::parse_platform(url) {
+                Ok(store) => {
+                    self.note("store", String::new(), "environment variable DATABASE_URL");
+                    return Some(store);
+                }
+                Err(refusal) => self.notices.push(format!("DATABASE_URL is not used for sessions: {}", refusal.why)),
+            }
+        }
+        let store = Store::Sqlite(Config::DATABASE.into());
+        if production {
+            let instead = format!("set {}, such as \"sqlite:/var/lib/app/sessions.db\"", variable_of("store"));
+            self.refuse("store", Refusal::new("in production it must be said where sessions live", instead));
+        } else if let Err(refusal) = store.is_built_in() {
+            self.refuse("store", refusal);
+        } else {
+            self.notices.push(format!("no store is configured: sessions are in {}", Config::DATABASE));
+        }
+        Some(store)
+    }
+
+    fn keys(&mut self, audience: &str, production: bool) -> Option<Keys> {
+        let texts = self.settings.values("keys");
+        let file = self.settings.value("key_file");
+        let (name, parsed) = match (texts, file) {
+            (Some((_, origin)), Some((_, file_origin))) => {
+                self.note("keys", String::new(), &origin);
+                let why = format!("`key_file` is set as well ({file_origin}), and nobody knows which is meant");
+                self.refuse("keys", Refusal::new(why, "remove one of the two"));
+                return None;
+            }
+            (Some((texts, origin)), None) => {
+                self.warn_of_readable_file(&origin);
+                self.note("keys", String::new(), &origin);
+                ("keys", keys::parse(texts.iter().flat_map(|text| text.split(','))))
+            }
+            (None, Some((file, origin))) => {
+                let shown = Path::new(&file);
+                let keys = keys::read(&self.sources.path(shown), shown);
+                self.note("keys", String::new(), &format!("{file}, named in {origin}"));
+                self.note("key_file", file, &origin);
+                ("key_file", keys)
+            }
+            (None, None) if production => {
+                let instead = format!(
+                    "put the output of `{KEY_COMMAND}` into the variable {}, or into a file that `key_file` names",
+                    variable_of("keys")
+                );
+                self.refuse("keys", Refusal::new("in production a key must be given: none is generated", instead));
+                return None;
+            }
+            // A setting that is there and cannot be read was refused already.
+            (None, None) => return Some(Keys::Generated),
+        };
+        let ring = parsed.and_then(|keys| KeyRing::new(audience, &keys).map_err(|error| Refusal::of(&error)));
+        ring.map_err(|refusal| self.refuse(name, refusal)).ok().map(Keys::Given)
+    }
+
+    fn warn_of_readable_file(&mut self, origin: &str) {
+        let Some((path, shown)) = self.settings.file.as_ref().filter(|(_, shown)| shown == origin) else { return };
+        if std::fs::metadata(path).is_ok_and(|metadata| keys::is_open_to_others(&metadata)) {
+            self.notices.push(format!("{shown} holds keys and is open to others: run `chmod 600 {shown}`"));
+        }
+    }
+
+    fn policy(&mut self, store: Option<&Store>) -> (Profile, Policy) {
+        let profile = self.read("profile", one_of(&Profile::ALL.map(|profile| (profile.as_str(), profile))));
+        let profile = profile.unwrap_or_default();
+        let mut policy = Policy::new(profile);
+        if let Some(idle) = self.read("idle", duration::parse) {
+            policy = policy.with_idle(idle);
+        }
+        if let Some(absolute) = self.read("absolute", duration::parse) {
+            policy = policy.with_absolute(absolute);
+        }
+        if let Some(remember) = self.read("remember", duration::parse) {
+            policy = policy.with_remember(remember);
+        }
+        if let Some(interval) = self.read("touch_interval", duration::parse) {
+            policy = policy.with_touch_interval(interval);
+        }
+        if let Some(bytes) = self.read("max_record", |text| whole_number(text, "262144")) {
+            policy = policy.with_max_record(bytes);
+        }
+        let outages =
+            [("fail-closed", OutagePolicy::FailClosed), ("anonymous-read-only", OutagePolicy::AnonymousReadOnly)];
+        if let Some(outage) = self.read("outage", one_of(&outages)) {
+            policy = policy.with_outage(outage);
+        }
+        let max: Option<NonZeroU32> = self.read("sessions.max", |text| whole_number(text, "5"));
+        let excess =
+            self.read("sessions.excess", one_of(&[("reject", Excess::Reject), ("evict-oldest", Excess::EvictOldest)]));
+        match (max, excess) {
+            (Some(_), _) if store.is_some_and(Store::is_self_contained) => {
+                self.refuse("sessions.max", Refusal::of(&BuildError::LimitWithoutStore));
+            }
+            (Some(max), excess) => {
+                policy = policy.with_session_limit(SessionLimit { max, excess: excess.unwrap_or(Excess::Reject) });
+            }
+            (None, Some(_)) if !self.is_set("sessions.max") => {
+                let why = "without `sessions.max` no session is ever one too many";
+                self.refuse("sessions.excess", Refusal::new(why, "set `sessions.max` as well, or remove this"));
+            }
+            (None, _) => {}
+        }
+        // One rule is reported at a time; mending what it is about brings out the next.
+        while let Err(error) = policy.validate() {
+            let (name, refusal, mended) = self.limit_problem(&error, policy);
+            self.refuse(name, refusal);
+            policy = mended;
+        }
+        (profile, policy)
+    }
+
+    /// Which setting breaks the rule, in the units that settings are written in, and limits without it.
+    fn limit_problem(&self, error: &PolicyError, policy: Policy) -> (&'static str, Refusal, Policy) {
+        let span = duration::format;
+        // Of two that contradict each other, the one that somebody set.
+        let either = |first, second| if self.is_set(first) { first } else { second };
+        let over_400_days = |what: &str, length| {
+            let why =
+                format!("{what} of {} is over the 400 days that browsers keep a cookie (RFC 6265bis)", span(length));
+            Refusal::new(why, "make it at most \"400d\"")
+        };
+        match *error {
+            PolicyError::IdleTooShort(idle) => {
+                let why = format!("an idle timeout of {} ends sessions between two clicks", span(idle));
+                (
+                    "idle",
+                    Refusal::new(why, "write a duration such as \"30m\""),
+                    policy.with_idle(Policy::default().idle()),
+                )
+            }
+            PolicyError::IdleOverAbsolute { idle, absolute } => {
+                let why = format!(
+                    "the idle timeout ({}) is longer than the absolute timeout ({}), so it would never matter",
+                    span(idle),
+                    span(absolute)
+                );
+                let instead = format!("set `idle` to \"{}\" or less, or raise `absolute`", span(absolute));
+                (
+                    either("idle", "absolute"),
+                    Refusal::new(why, instead),
+                    policy.with_idle(idle.min(MAX_LIFETIME)).with_absolute(idle.min(MAX_LIFETIME)),
+                )
+            }
+            PolicyError::AbsoluteTooLong(length) => {
+                ("absolute", over_400_days("an absolute timeout", length), policy.with_absolute(MAX_LIFETIME))
+            }
+            PolicyError::RememberTooLong(length) => {
+                ("remember", over_400_days("a Max-Age", length), policy.with_remember(Duration::ZERO))
+            }
+            PolicyError::TouchOverIdle { interval, idle } => {
+                let (interval, idle) = (span(interval), span(idle));
+                let why = format!(
+                    "the touch interval ({interval}) is not below the idle timeout ({idle}), so sessions in use would end"
+                );
+                let instead = "set `touch_interval` to a tenth of `idle` or less";
+                (
+                    either("touch_interval", "idle"),
+                    Refusal::new(why, instead),
+                    policy.with_touch_interval(Duration::ZERO),
+                )
+            }
+            PolicyError::MaxRecord(bytes) => {
+                let refusal = Refusal::new(
+                    format!("{bytes} bytes are outside of 1 KiB to 16 MiB"),
+                    "write a number such as 262144",
+                );
+                ("max_record", refusal, policy.with_max_record(Policy::DEFAULT_MAX_RECORD))
+            }
+            _ => ("profile", Refusal::of(error), Policy::default()),
+        }
+    }
+
+    fn cookie(&mut self, production: bool) -> CookieSettings {
+        let insecure = self.read(DANGER, boolean).unwrap_or(false);
+        if insecure && production {
+            let why = "in production whoever can read the network would own every session";
+            self.refuse(DANGER, Refusal::new(why, "serve over https and remove this"));
+        } else if insecure {
+            self.notices.push("the session cookie is sent without encryption; never deploy this".to_owned());
+        }
+        match self.read("cookie.secure", boolean) {
+            Some(false) if !insecure => {
+                let why = "a cookie without Secure can be read by everybody on the network";
+                let instead = format!("leave it on; for development on plain http set `{DANGER} = true` instead");
+                self.refuse("cookie.secure", Refusal::new(why, instead));
+            }
+            Some(true) if insecure => {
+                self.refuse(
+                    "cookie.secure",
+                    Refusal::new(format!("`{DANGER}` says the opposite"), "remove one of the two"),
+                );
+            }
+            Some(_) | None => {}
+        }
+        let mut name = self.read("cookie.name", verbatim);
+        let mut path = self.read("cookie.path", verbatim);
+        let mut domain = self.read("cookie.domain", verbatim);
+        let mut same_site = self
+            .read(
+                "cookie.same_site",
+                one_of(&[("lax", SameSite::Lax), ("strict", SameSite::Strict), ("none", SameSite::None)]),
+            )
+            .unwrap_or_default();
+        let mut partitioned = self.read("cookie.partitioned", boolean).unwrap_or(false);
+        // As for the policy: one rule at a time, and each time less that can break one.
+        loop {
+            let mut cookie =
+                if insecure { CookieSettings::danger_insecure_for_localhost() } else { CookieSettings::new() };
+            cookie = cookie.with_same_site(same_site);
+            cookie = if partitioned { cookie.partitioned() } else { cookie };
+            cookie = if let Some(name) = &name { cookie.with_name(name) } else { cookie };
+            cookie = if let Some(path) = &path { cookie.with_path(path) } else { cookie };
+            cookie = if let Some(domain) = &domain { cookie.with_domain(domain) } else { cookie };
+            let Err(error) = cookie.validate() else { return cookie };
+            let mut exhausted = false;
+            let refused = match error {
+                CookieError::HostWithDomain(_) | CookieError::Domain(_) => {
+                    domain = None;
+                    "cookie.domain"
+                }
+                CookieError::HostWithPath { .. } | CookieError::Path(_) => {
+                    path = None;
+                    "cookie.path"
+                }
+                CookieError::NoneWithoutSecure => {
+                    same_site = SameSite::Lax;
+                    "cookie.same_site"
+                }
+                CookieError::PartitionedWithoutSecure => {
+                    partitioned = false;
+                    "cookie.partitioned"
+                }
+                CookieError::Name(_) | CookieError::PrefixWithoutSecure(_) | _ => {
+                    exhausted = name.take().is_none();
+                    "cookie.name"
+                }
+            };
+            self.refuse(refused, Refusal::of(&error));
+            if exhausted {
+                return CookieSettings::new();
+            }
+        }
+    }
+
+    fn seal(&mut self, store: Option<&Store>) -> SealKind {
+        let seal = self.read("seal", |text| match text {
+            "signed" => Err(Refusal::new(
+                "a signed cookie hides nothing: the client reads every value in it",
+                "if that is meant, write \"danger-signed-readable-by-client\"; else leave it at \"xchacha20poly1305\"",
+            )),
+            text => one_of(&SealKind::ALL.map(|kind| (kind.as_str(), kind)))(text),
+        });
+        if seal.is_some() && store.is_some_and(|store| !store.is_self_contained()) {
+            let why = "nothing is sealed where sessions live in a store";
+            self.refuse("seal", Refusal::new(why, "remove it, or set `store` to \"cookie\" or \"cookie+sqlite:PATH\""));
+        }
+        seal.unwrap_or(SealKind::XChaCha20Poly1305)
+    }
+
+    /// What is allowed, and still worth saying.
+    fn advise(&mut self, production: bool, store: &Store) {
+        let mut notice = |text: &str| self.notices.push(text.to_owned());
+        match store {
+            Store::Cookie { revocations: None } => notice(
+                "sealed cookies keep the list of ended sessions in memory: a restart forgets it and other processes do \
+                 not see it, so a copied cookie may outlive a logout; `store = \"cookie+sqlite:PATH\"` keeps it",
+            ),
+            Store::Memory if production => {
+                notice("sessions are in the memory of this process: a restart signs everybody out");
+            }
+            Store::Memory | Store::Sqlite(_) | Store::Cookie { .. } => {}
+        }
+    }
+
+    fn is_set(&self, name: &str) -> bool {
+        self.settings.is_set(name)
+    }
+
+    fn note(&mut self, name: &'static str, text: String, origin: &str) {
+        self.made.insert(name, Made { text, origin: origin.to_owned() });
+    }
+
+    fn read<T>(&mut self, name: &'static str, parse: impl FnOnce(&str) -> Result<T, Refusal>) -> Option<T> {
+        let (text, origin) = self.settings.value(name)?;
+        self.note(name, text.clone(), &origin);
+        parse(text.trim()).map_err(|refusal| self.refuse(name, refusal)).ok()
+    }
+
+    /// Once for each setting: what else is wrong with it follows from the first.
+    fn refuse(&mut self, name: &str, refusal: Refusal) {
+        if self.settings.problems.iter().any(|problem| problem.setting == name) {
+            return;
+        }
+        let origin = self.made.get(name).map_or("not set", |made| &made.origin).to_owned();
+        self.settings.problems.push(refusal.at(name, origin));
+    }
+}
+
+fn one_of<T: Copy>(choices: &[(&'static str, T)]) -> impl Fn(&str) -> Result<T, Refusal> {
+    let choices = choices.to_vec();
+    move |text| {
+        let chosen = choices.iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
+        chosen.map(|(_, value)| *value).ok_or_else(|| {
+            let names: Vec<_> = choices.iter().map(|(name, _)| format!("{name:?}")).collect();
+            Refusal::new(format!("{} is none of the choices", quoted(text)), format!("write {}", names.join(" or ")))
+        })
+    }
+}
+
+fn boolean(text: &str) -> Result<bool, Refusal> {
+    text.parse().map_err(|_| Refusal::new(format!("{} is neither true nor false", quoted(text)), "write true or false"))
+}
+
+fn whole_number<T: FromStr>(text: &str, example: &str) -> Result<T, Refusal> {
+    text.parse().map_err(|_| {
+        Refusal::new(
+            format!("{} is not a whole number over zero", quoted(text)),
+            format!("write a number such as {example}"),
+        )
+    })
+}
+
+fn positive(text: &str) -> Result<Duration, Refusal> {
+    match duration::parse(text)? {
+        Duration::ZERO => {
+            Err(Refusal::new("nothing can be done in no time", "write a duration over zero, such as \"2s\""))
+        }
+        duration => Ok(duration),
+    }
+}
+
+fn audience(text: &str) -> Result<String, Refusal> {
+    if text.is_empty() {
+        return Err(Refusal::new("the audience is empty", "write the name of the application"));
+    }
+    Ok(text.to_owned())
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "one form for all settings")]
+fn verbatim(text: &str) -> Result<String, Refusal> {
+    Ok(text.to_owned())
+}
