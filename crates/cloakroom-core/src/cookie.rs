@@ -308,7 +308,7 @@ impl Cookie {
         header.push_str(&self.attributes);
         if let Some(max_age) = max_age {
             // Writing to a string cannot fail.
-            let _infallible = write!(header, "; Max-Age={}", max_age.min(crate::policy::MAX_LIFETIME).as_secs());
+            let _infallible = write!(header, "; Max-Age={}", max_age.min(crate::policy::MAX_LIFETIME).as_secs().max(1));
         }
         header
     }

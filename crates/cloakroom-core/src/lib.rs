@@ -27,6 +27,7 @@ pub mod layer;
 mod memory;
 mod record;
 mod store;
+mod sweeper;
 
 mod session;
 
@@ -54,4 +55,5 @@ pub use store::{
     Create, Durability, EndReason, Ended, Excess, Listing, Load, Page, PageCursor, Probe, Renew, Renewal, Revision,
     SessionLimit, SessionStore, Stored, Summary, Touch, Update, Verb,
 };
+pub use sweeper::Sweeper;
 pub use token::{OsRandom, Random, RandomError, Rejection, Token};

@@ -7,10 +7,6 @@
 //! What one request needs and what another needs at the same moment travels together: a few tasks
 //! own a connection each and drain a queue. So a future that is dropped never leaves a connection
 //! half used, many writes share one commit, and a lone request is sent at once.
-//!
-//! [`Sweeper`] removes what expired, from any store.
-
-mod sweeper;
 
 #[cfg(feature = "sqlite")]
 mod dialect;
@@ -25,4 +21,3 @@ mod sqlite;
 pub use migrations::Migration;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{OpenError, OpenErrorKind, SqliteOptions, SqliteStore, Synchronous};
-pub use sweeper::Sweeper;

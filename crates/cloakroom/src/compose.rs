@@ -7,12 +7,11 @@ use std::time::Duration;
 #[cfg(feature = "cookie")]
 use cloakroom_cookie::{Cipher, EncryptedSeal, SignedSeal};
 use cloakroom_core::layer::{ObserveLayer, StoreExt as _, TimeoutLayer};
-use cloakroom_core::{Backend, KeyRing, Manager, MemoryStore, SessionStore, TracingSink};
+use cloakroom_core::{Backend, KeyRing, Manager, MemoryStore, SessionStore, Sweeper, TracingSink};
 #[cfg(feature = "cookie")]
 use cloakroom_core::{OsRandom, Revocations, Seal};
 #[cfg(feature = "sqlite")]
 use cloakroom_sql::SqliteStore;
-use cloakroom_sql::Sweeper;
 
 #[cfg(feature = "cookie")]
 use crate::config::SealKind;

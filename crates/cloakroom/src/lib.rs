@@ -88,7 +88,7 @@ pub use cloakroom_core::{
 #[doc(inline)]
 pub use cloakroom_core::{
     Backend, BuildError, CookieError, CookieSettings, KEY_COMMAND, KeyError, KeyId, KeyRing, MAX_LIFETIME, Manager,
-    ManagerBuilder, MemoryStore, OutagePolicy, Policy, PolicyError, Profile, Revocations, SameSite, SecretKey,
+    ManagerBuilder, MemoryStore, OutagePolicy, Policy, PolicyError, Profile, Revocations, SameSite, SecretKey, Sweeper,
 };
 
 // What an operator looks at.
@@ -110,8 +110,8 @@ pub use cloakroom_axum as axum;
 #[cfg(feature = "cookie")]
 #[doc(inline)]
 pub use cloakroom_cookie as cookie;
-/// Sessions in SQL databases, and the sweeper.
-#[cfg(any(feature = "config", feature = "sqlite"))]
+/// Sessions in SQL databases.
+#[cfg(feature = "sqlite")]
 #[doc(inline)]
 pub use cloakroom_sql as sql;
 
@@ -143,3 +143,8 @@ mod tests {
         Ok(())
     }
 }
+
+/// The README's program compiles.
+#[cfg(all(doctest, feature = "full"))]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

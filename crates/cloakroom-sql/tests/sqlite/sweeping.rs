@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloakroom_core::{
-    Clock as _, Create, EndReason, Handle, Load, MemoryStore, Record, SessionId, SessionStore, Touch,
+    Clock as _, Create, EndReason, Handle, Load, MemoryStore, Record, SessionId, SessionStore, Sweeper, Touch,
 };
 use cloakroom_core::{StoreErrorKind, Verb};
-use cloakroom_sql::Sweeper;
 use cloakroom_testkit::{Fault, FaultyStore};
 use tokio::time::{Instant, sleep};
 

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom_core::{SessionStore, StoreError};
 use tokio::task::JoinHandle;
+
+use crate::error::StoreError;
+use crate::store::SessionStore;
 
 /// Sweeps a store at an interval for as long as this exists.
 ///
@@ -15,8 +17,7 @@ use tokio::task::JoinHandle;
 /// ```
 /// use std::sync::Arc;
 /// use std::time::Duration;
-/// use cloakroom_core::MemoryStore;
-/// use cloakroom_sql::Sweeper;
+/// use cloakroom_core::{MemoryStore, Sweeper};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
