@@ -276,10 +276,13 @@ impl Cookie {
         let mut first = None;
         let mut more = Vec::new();
         for header in headers {
-            for pair in header.split(|byte| *byte == b';') {
-                let pair = trim(pair);
-                let Some(rest) = pair.strip_prefix(self.name.as_bytes()) else { continue };
-                let Some(value) = rest.strip_prefix(b"=") else { continue };
+            let mut rest = header;
+            while !rest.is_empty() {
+                let end = memchr::memchr(b';', rest).unwrap_or(rest.len());
+                let pair = trim(&rest[..end]);
+                rest = rest.get(end + 1..).unwrap_or_default();
+                let Some(after_name) = pair.strip_prefix(self.name.as_bytes()) else { continue };
+                let Some(value) = after_name.strip_prefix(b"=") else { continue };
                 if first.is_none() {
                     first = Some(value);
                 } else if self.host_only || more.len() + 1 == Self::MAX_CANDIDATES {

@@ -321,6 +321,11 @@ impl Record {
         3 + self.head_len() + self.values.len()
     }
 
+    /// The same once it is filed under an id.
+    pub(crate) fn filed_len(&self) -> usize {
+        self.encoded_len() + if self.stamp.is_none() { size_of::<[u8; 8]>() } else { 0 }
+    }
+
     fn head_len(&self) -> usize {
         let principal = self.principal.as_ref().map_or(0, |principal| principal.as_str().len());
         let user_agent = self.client.user_agent().map_or(0, str::len);

@@ -184,7 +184,7 @@ impl Shared {
                     }
                     None => inner.changes.encode(now),
                 };
-                let (size, limit) = (record.encoded_len(), self.manager.policy().max_record());
+                let (size, limit) = (record.filed_len(), self.manager.policy().max_record());
                 if size > limit {
                     let message = format!(
                         "the session would take {size} bytes, over its limit of {limit}: store less, or raise the limit"
