@@ -2,24 +2,30 @@
 
 mod changes;
 mod commit;
+mod keys;
 mod plan;
+mod read;
 mod state;
 #[cfg(test)]
 mod tests;
+mod transaction;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use self::changes::{Change, Changes};
+use self::changes::Change;
 use self::commit::Committed;
+pub use self::keys::{Key, SessionKey};
+use self::keys::{RESERVED, check_key, decode, encode};
+pub use self::read::ReadSession;
 pub use self::state::State;
 pub(crate) use self::state::{CookieReply, Former, Inner, Mode, Origin};
+pub use self::transaction::Transaction;
 use crate::clock::millis;
 use crate::csrf::{self, Binding};
 use crate::error::{InvalidPrincipal, SessionError, SessionErrorKind};
@@ -72,68 +78,6 @@ impl Shared {
     }
 }
 
-/// A key with the type of its value, declared once.
-///
-/// ```
-/// use cloakroom_core::Key;
-///
-/// const VISITS: Key<u64> = Key::new("visits");
-/// ```
-pub struct Key<T> {
-    name: &'static str,
-    value: PhantomData<fn() -> T>,
-}
-
-impl<T> Key<T> {
-    /// A key of 1 to 64 bytes that does not begin with `cloakroom.`; others are refused when used.
-    #[must_use]
-    pub const fn new(name: &'static str) -> Self {
-        Self { name, value: PhantomData }
-    }
-}
-
-impl<T> Clone for Key<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for Key<T> {}
-
-impl<T> fmt::Debug for Key<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Key({})", self.name)
-    }
-}
-
-/// What names a value of type `T`: a [`Key<T>`], or text, which leaves the type to the call.
-pub trait SessionKey<T> {
-    /// The name.
-    fn name(&self) -> &str;
-    /// The name, to be kept.
-    fn to_owned_name(&self) -> Cow<'static, str>;
-}
-
-impl<T> SessionKey<T> for Key<T> {
-    fn name(&self) -> &str {
-        self.name
-    }
-
-    fn to_owned_name(&self) -> Cow<'static, str> {
-        Cow::Borrowed(self.name)
-    }
-}
-
-impl<T> SessionKey<T> for &str {
-    fn name(&self) -> &str {
-        self
-    }
-
-    fn to_owned_name(&self) -> Cow<'static, str> {
-        Cow::Owned((*self).to_owned())
-    }
-}
-
 /// A message for the next page, read once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flash {
@@ -143,10 +87,7 @@ pub struct Flash {
     pub text: String,
 }
 
-/// Keys that begin so are the library's.
-const RESERVED: &str = "cloakroom.";
 const FLASH: &str = "cloakroom.flash";
-const MAX_KEY: usize = 64;
 /// How far the clocks of two processes may be apart.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
@@ -645,80 +586,7 @@ impl Session {
         mut change: impl FnMut(&mut Transaction<'_>) -> Result<R, E>,
     ) -> Result<R, E> {
         let _one_at_a_time = self.shared.committing.lock().await;
-        self.shared.transact(|changes, now| change(&mut Transaction { changes, now })).await
-    }
-}
-
-/// The session as it is at one moment, inside of [`Session::transaction`].
-pub struct Transaction<'a> {
-    changes: &'a mut Changes,
-    now: u64,
-}
-
-impl Transaction<'_> {
-    /// The value of this key.
-    ///
-    /// # Errors
-    /// As [`Session::get`].
-    pub fn get<T: DeserializeOwned>(&self, key: impl SessionKey<T>) -> Result<Option<T>, SessionError> {
-        let encoded = self.changes.get(key.name(), self.now);
-        encoded.map(|encoded| decode(key.name(), encoded)).transpose()
-    }
-
-    /// Sets a value.
-    ///
-    /// # Errors
-    /// As [`Session::set`].
-    pub fn set<T: Serialize>(&mut self, key: impl SessionKey<T>, value: T) -> Result<(), SessionError> {
-        let key = key.to_owned_name();
-        check_key(&key)?;
-        let encoded = encode(&key, &value)?.into();
-        self.changes.push(Change::Set { key, encoded, expires: 0 }, self.now)
-    }
-
-    /// Sets a value that ends by itself.
-    ///
-    /// # Errors
-    /// As [`Session::set`].
-    pub fn set_for<T: Serialize>(
-        &mut self,
-        key: impl SessionKey<T>,
-        value: T,
-        time_to_live: Duration,
-    ) -> Result<(), SessionError> {
-        let key = key.to_owned_name();
-        check_key(&key)?;
-        let encoded = encode(&key, &value)?.into();
-        let expires = self.now.saturating_add(millis(time_to_live)).max(1);
-        self.changes.push(Change::Set { key, encoded, expires }, self.now)
-    }
-
-    /// Removes a value.
-    ///
-    /// # Errors
-    /// As [`Session::remove`].
-    pub fn remove(&mut self, key: &str) -> Result<(), SessionError> {
-        check_key(key)?;
-        self.changes.push(Change::Remove { key: key.to_owned().into() }, self.now)
-    }
-
-    /// Removes a value and returns it.
-    ///
-    /// # Errors
-    /// As [`Session::take`].
-    pub fn take<T: DeserializeOwned>(&mut self, key: impl SessionKey<T>) -> Result<Option<T>, SessionError> {
-        let name = key.to_owned_name();
-        let value = self.get(key)?;
-        if value.is_some() {
-            self.remove(&name)?;
-        }
-        Ok(value)
-    }
-}
-
-impl fmt::Debug for Transaction<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Transaction(..)")
+        self.shared.transact(|changes, now| change(&mut Transaction::new(changes, now))).await
     }
 }
 
@@ -852,118 +720,6 @@ impl fmt::Debug for Session {
         let inner = self.lock();
         f.debug_struct("Session").field("handle", &inner.handle).field("state", &inner.state()).finish_non_exhaustive()
     }
-}
-
-/// The session of one request, to read from only: it has nothing that changes it, and reading
-/// through it does not count as activity. For polling and for pages that anybody may embed.
-///
-/// ```compile_fail
-/// fn change(session: &cloakroom_core::ReadSession) {
-///     session.set("key", 1);
-/// }
-/// ```
-#[derive(Clone, Debug)]
-pub struct ReadSession(Session);
-
-impl ReadSession {
-    pub(crate) const fn new(session: Session) -> Self {
-        Self(session)
-    }
-
-    /// The value of this key.
-    ///
-    /// # Errors
-    /// As [`Session::get`].
-    pub fn get<T: DeserializeOwned>(&self, key: impl SessionKey<T>) -> Result<Option<T>, SessionError> {
-        self.0.get(key)
-    }
-
-    /// Whether there is a value, of whatever type.
-    ///
-    /// # Errors
-    /// As [`Session::contains`].
-    pub fn contains(&self, key: &str) -> Result<bool, SessionError> {
-        self.0.contains(key)
-    }
-
-    /// The keys of all values.
-    ///
-    /// # Errors
-    /// As [`Session::keys`].
-    pub fn keys(&self) -> Result<Vec<String>, SessionError> {
-        self.0.keys()
-    }
-
-    /// Who is signed in.
-    #[must_use]
-    pub fn principal(&self) -> Option<Principal> {
-        self.0.principal()
-    }
-
-    /// When they last proved who they are.
-    #[must_use]
-    pub fn authenticated_at(&self) -> Option<SystemTime> {
-        self.0.authenticated_at()
-    }
-
-    /// How surely.
-    #[must_use]
-    pub fn assurance(&self) -> Assurance {
-        self.0.assurance()
-    }
-
-    /// Makes sure that somebody is signed in and proved who they are no longer ago than this.
-    ///
-    /// # Errors
-    /// As [`Session::require_fresh`].
-    pub fn require_fresh(&self, max_age: Duration) -> Result<Principal, SessionError> {
-        self.0.require_fresh(max_age)
-    }
-
-    /// When the session ends if nothing happens.
-    #[must_use]
-    pub fn expires_at(&self) -> Option<SystemTime> {
-        self.0.expires_at()
-    }
-
-    /// The public name of the session.
-    #[must_use]
-    pub fn handle(&self) -> Option<Handle> {
-        self.0.handle()
-    }
-}
-
-fn check_key(key: &str) -> Result<(), SessionError> {
-    let message = if key.is_empty() {
-        "a session key must not be empty".to_owned()
-    } else if key.len() > MAX_KEY {
-        format!(
-            "the session key `{}…` has {} bytes and may have {MAX_KEY}",
-            key.chars().take(16).collect::<String>(),
-            key.len()
-        )
-    } else if key.starts_with(RESERVED) {
-        format!("the session key `{key}` begins with `{RESERVED}`, which is the library's own")
-    } else {
-        return Ok(());
-    };
-    Err(SessionError::new(SessionErrorKind::InvalidKey, message))
-}
-
-fn encode<T: Serialize>(key: &str, value: &T) -> Result<Vec<u8>, SessionError> {
-    serde_json::to_vec(value).map_err(|error| {
-        let message = format!("the value of `{key}` ({}) has no JSON form", std::any::type_name::<T>());
-        SessionError::new(SessionErrorKind::Unencodable, message).with_source(error)
-    })
-}
-
-fn decode<T: DeserializeOwned>(key: &str, encoded: &[u8]) -> Result<T, SessionError> {
-    // serde_json's own message may quote the value, so only its place is told.
-    serde_json::from_slice(encoded).map_err(|error| {
-        let (name, column) = (std::any::type_name::<T>(), error.column());
-        let message = format!("the value of `{key}` is not a {name} (byte {column}); it is kept as it is");
-        SessionError::new(SessionErrorKind::WrongType, message)
-    })
 }
 
 fn not_signed_in() -> SessionError {

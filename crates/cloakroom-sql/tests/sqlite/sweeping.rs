@@ -85,7 +85,7 @@ async fn the_sweeper_goes_on_after_failures_and_waits_longer_each_time() {
     let sweeper = Sweeper::start(store.clone(), Duration::from_secs(60));
     let mut calls = Vec::new();
     while calls.len() < 4 {
-        sleep(Duration::from_secs(1)).await;
+        sleep(Duration::from_secs(1)).await; // tidy: sleep — the time is paused; this moves it
         if store.calls(Verb::Sweep) > calls.len() {
             calls.push(started.elapsed().as_secs());
         }
@@ -93,6 +93,6 @@ async fn the_sweeper_goes_on_after_failures_and_waits_longer_each_time() {
     let pauses: Vec<_> = calls.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!(pauses[0].abs_diff(60) <= 1 && pauses[1].abs_diff(120) <= 1 && pauses[2].abs_diff(60) <= 1, "{pauses:?}");
     drop(sweeper);
-    sleep(Duration::from_secs(3600)).await;
+    sleep(Duration::from_secs(3600)).await; // tidy: sleep — the time is paused
     assert_eq!(store.calls(Verb::Sweep), 4, "it swept after it was dropped");
 }
