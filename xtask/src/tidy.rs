@@ -33,6 +33,7 @@ const RULES: &[Rule] = &[
     Rule { name: "no tab, trailing blank or invisible character", check: sources::characters },
     Rule { name: "relative links in Markdown lead somewhere", check: documents::links },
     Rule { name: "decisions are numbered without gaps", check: documents::decisions },
+    Rule { name: "every test that docs/THREATS.md names is there", check: documents::tests_named },
 ];
 
 /// The `tidy` step of `cargo xtask ci`.

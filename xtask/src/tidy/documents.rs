@@ -87,10 +87,37 @@ pub(super) fn decisions(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
+/// Between backticks in the list of threats, whatever reads like a sentence is the name of a test.
+pub(super) fn tests_named(tree: &Tree) -> Vec<Finding> {
+    let is_name = |text: &str| {
+        text.matches('_').count() >= 3
+            && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+    };
+    let mut findings = Vec::new();
+    for file in tree.files.iter().filter(|file| file.path == "docs/THREATS.md") {
+        for (i, line) in file.text.lines().enumerate() {
+            for name in line.split('`').skip(1).step_by(2).filter(|text| is_name(text)) {
+                let definition = format!("fn {name}(");
+                if !tree.rust().any(|source| source.text.contains(&definition)) {
+                    findings.push(file.finding(i + 1, format!("there is no test `{name}`")));
+                }
+            }
+        }
+    }
+    findings
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::places;
     use super::*;
+
+    #[test]
+    fn a_test_that_is_named_and_not_there_is_found() {
+        let threats = "| `a_test_that_is` | `a_test_that_is_not` `cargo xtask ci` |\n";
+        let files = [("docs/THREATS.md", threats), ("tests/a.rs", "fn a_test_that_is() {}")];
+        assert_eq!(places(tests_named, &files), ["docs/THREATS.md:1"]);
+    }
 
     #[test]
     fn a_link_that_leads_nowhere_is_found_in_every_spelling() {

@@ -11,7 +11,7 @@ use crate::clock::{Clock, from_unix_millis};
 use crate::layer::forward_every_verb;
 use crate::record::{Client, Record};
 use crate::seal::{Seal, SealError};
-use crate::store::{Excess, SessionLimit, Verb};
+use crate::store::{Excess, SessionLimit, SessionStore as _, Verb};
 use crate::{
     Backend, Exchange, KeyRing, MemoryStore, OsRandom, Outcome, Policy, Rejection, Revocations, SecretKey, StoreError,
     StoreErrorKind,
@@ -326,4 +326,35 @@ async fn a_logout_ends_the_session_that_began_in_the_same_request() {
     let bob = Principal::new("bob").unwrap();
     let sessions = test.manager.directory().unwrap().list(&bob, Page::FIRST).await.unwrap().sessions;
     assert!(sessions.is_empty());
+}
+
+/// Whatever put it there: a swapped row, a restored backup, an answer to somebody else's question.
+#[tokio::test]
+async fn a_record_under_another_id_is_not_used() {
+    let fixture = fixture(Policy::default(), false);
+    let mut tokens = Vec::new();
+    for name in ["alice", "bob"] {
+        let exchange = fixture.exchange();
+        let session = fixture.session(&exchange, "").await;
+        session.login(name).unwrap();
+        let finish = exchange.finish(Outcome::Answered { status: 200, public: false }).await;
+        tokens.push(finish.set_cookie.unwrap().split(['=', ';']).nth(1).unwrap().to_owned());
+    }
+    let filed = fixture.store.inner.scan(None, 10).await.unwrap();
+    let [(one, ones), (two, twos)] = filed.as_slice() else { panic!("two sessions were filed") };
+    let swapped = MemoryStore::new().with_clock(fixture.clock.clone());
+    swapped.create(one, &twos.record, None).await.unwrap();
+    swapped.create(two, &ones.record, None).await.unwrap();
+
+    let backend = Backend::store(Arc::new(swapped));
+    let keys = fixture.manager.keys().clone();
+    let manager = Manager::builder(backend, keys).clock(fixture.clock.clone()).build().unwrap();
+    for token in tokens {
+        let exchange = Exchange::new(manager.clone());
+        let header = format!("__Host-id={token}");
+        let refused = exchange.session([header.as_bytes()].into_iter(), Client::default).await.unwrap_err();
+        assert_eq!(refused.kind(), SessionErrorKind::Unavailable);
+        let finish = exchange.finish(Outcome::Answered { status: 503, public: false }).await;
+        assert_eq!(finish.set_cookie, None, "nobody is signed out by it");
+    }
 }
