@@ -1,0 +1,374 @@
+//! A browser's way through an application on axum, over real sockets.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Path;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+use cloakroom_axum::{LazySession, ReadSession, Session, SessionError, SessionLayer};
+use cloakroom_core::{CookieSettings, Manager, Page};
+use futures_util::future::join_all;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::setup::{World, on_every_backend, on_every_store};
+
+struct Admin;
+
+fn app(manager: &Arc<Manager>, admins: &Arc<Manager>) -> Router {
+    Router::new()
+        .route("/cart", get(async |session: Session| cart(&session)))
+        .route(
+            "/cart/{article}",
+            post(async |session: Session, Path(article): Path<u32>| {
+                session.modify("cart", move |cart: &mut Vec<u32>| cart.push(article))?;
+                cart(&session)
+            }),
+        )
+        .route(
+            "/login/{name}",
+            post(async |session: Session, Path(name): Path<String>| {
+                session.login(name.as_str()).map_err(SessionError::from)
+            }),
+        )
+        .route(
+            "/remember",
+            post(async |session: Session| {
+                session.persist(std::time::Duration::from_secs(3600)).map_err(SessionError::from)
+            }),
+        )
+        .route(
+            "/who",
+            get(async |session: ReadSession| {
+                session.principal().map_or("nobody".to_owned(), |who| who.as_str().to_owned())
+            }),
+        )
+        .route("/logout", post(async |session: Session| session.logout().map_err(SessionError::from)))
+        .route(
+            "/logout-everywhere",
+            post(async |session: Session| session.logout_everywhere().await.map_err(SessionError::from)),
+        )
+        .route(
+            "/devices",
+            get(async |session: Session| {
+                let listing = session.list(Page::FIRST).await?;
+                Ok::<_, SessionError>(
+                    listing.sessions.iter().map(|one| format!("{}\n", one.handle)).collect::<String>(),
+                )
+            }),
+        )
+        .route(
+            "/handle",
+            get(async |session: ReadSession| session.handle().map_or(String::new(), |handle| handle.to_string())),
+        )
+        .route(
+            "/revoke/{handle}",
+            post(async |session: Session, Path(handle): Path<String>| {
+                let handle = handle.parse().map_err(|_| StatusCode::BAD_REQUEST.into_response())?;
+                session
+                    .revoke(handle)
+                    .await
+                    .map(|ended| ended.to_string())
+                    .map_err(|error| SessionError::from(error).into_response())
+            }),
+        )
+        .route(
+            "/flash",
+            post(async |session: Session| session.flash("info", "Hello.").map_err(SessionError::from)).get(
+                async |session: Session| {
+                    let flashes = session.take_flashes()?;
+                    Ok::<_, SessionError>(flashes.into_iter().map(|flash| flash.text).collect::<String>())
+                },
+            ),
+        )
+        .route(
+            "/form",
+            get(async |session: Session| session.csrf_token().map_err(SessionError::from)).post(
+                async |session: Session, token: String| {
+                    if session.verify_csrf(&token) { StatusCode::OK } else { StatusCode::FORBIDDEN }
+                },
+            ),
+        )
+        .route(
+            "/fail",
+            post(async |session: Session| {
+                session.set("cart", vec![0])?;
+                Ok::<_, SessionError>(StatusCode::INTERNAL_SERVER_ERROR)
+            }),
+        )
+        .route("/panic", post(panicking))
+        .route(
+            "/public",
+            get(async |session: Session| {
+                drop(session.contains("cart"));
+                ([(header::CACHE_CONTROL, "public, max-age=60")], "")
+            }),
+        )
+        .route("/plain", get(async || "plain"))
+        .route("/lazy", get(async |_session: LazySession| "unread"))
+        .route(
+            "/admin",
+            post(async |admin: Session<Admin>| admin.login("root").map_err(SessionError::from)).get(
+                async |admin: ReadSession<Admin>| {
+                    admin.principal().map_or("nobody".to_owned(), |who| who.as_str().to_owned())
+                },
+            ),
+        )
+        .layer(SessionLayer::named::<Admin>(admins.clone()))
+        .layer(SessionLayer::new(manager.clone()))
+}
+
+fn cart(session: &Session) -> Result<String, SessionError> {
+    Ok(format!("{:?}", session.get::<Vec<u32>>("cart")?.unwrap_or_default()))
+}
+
+async fn panicking(session: Session) -> StatusCode {
+    drop(session.set("cart", vec![0]));
+    panic!("on purpose")
+}
+
+/// Serves the application, and gives its address.
+async fn serve(world: &World) -> SocketAddr {
+    let admins = world.builder().cookie(CookieSettings::new().with_name("__Host-admin")).build().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let app = app(&world.manager, &admins);
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    address
+}
+
+/// An HTTP client with a cookie jar.
+#[derive(Clone)]
+struct Client {
+    address: SocketAddr,
+    jar: Vec<(String, String)>,
+}
+
+struct Answer {
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: String,
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        let mut values =
+            self.headers.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str());
+        let value = values.next();
+        assert_eq!(values.next(), None, "{name} twice");
+        value
+    }
+}
+
+impl Client {
+    const fn new(address: SocketAddr) -> Self {
+        Self { address, jar: Vec::new() }
+    }
+
+    async fn get(&mut self, path: &str) -> Answer {
+        self.send("GET", path, "", "").await
+    }
+
+    async fn post(&mut self, path: &str) -> Answer {
+        self.send("POST", path, "", "").await
+    }
+
+    async fn send(&mut self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
+        let cookies: String = self.jar.iter().map(|(name, value)| format!("cookie: {name}={value}\r\n")).collect();
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{cookies}{headers}content-length: {length}\r\n\r\n{body}"
+        );
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.unwrap();
+        let (head, body) = response.split_once("\r\n\r\n").unwrap_or_default();
+        let mut lines = head.lines();
+        let status = lines.next().and_then(|line| line.split(' ').nth(1)).map_or(0, |status| status.parse().unwrap());
+        let headers: Vec<_> = lines
+            .map(|line| line.split_once(": ").unwrap())
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        for (_, cookie) in headers.iter().filter(|(name, _)| name == "set-cookie") {
+            self.receive(cookie);
+        }
+        Answer { status, headers, body: body.to_owned() }
+    }
+
+    fn receive(&mut self, cookie: &str) {
+        let (pair, attributes) = cookie.split_once("; ").unwrap();
+        let (name, value) = pair.split_once('=').unwrap();
+        assert!(attributes.starts_with("Path=/; Secure; HttpOnly; SameSite=Lax"), "{cookie}");
+        self.jar.retain(|(known, _)| known != name);
+        if !value.is_empty() {
+            self.jar.push((name.to_owned(), value.to_owned()));
+        }
+    }
+
+    fn token(&self) -> &str {
+        &self.jar.iter().find(|(name, _)| name == "__Host-id").unwrap().1
+    }
+}
+
+on_every_backend!(
+    a_visitor_fills_a_cart_signs_in_and_signs_out_everywhere,
+    what_a_request_did_to_the_session_shows_in_its_headers,
+    a_failed_response_and_a_panic_change_nothing,
+    a_flash_is_read_once_and_a_form_is_sent_from_its_own_page,
+    two_sessions_in_one_application_do_not_meet,
+    a_token_anywhere_but_in_the_cookie_is_ignored,
+);
+
+async fn a_visitor_fills_a_cart_signs_in_and_signs_out_everywhere(world: World) {
+    let address = serve(&world).await;
+    let (mut laptop, mut phone) = (Client::new(address), Client::new(address));
+    laptop.post("/cart/1").await;
+    assert_eq!(laptop.post("/cart/2").await.body, "[1, 2]");
+    let before = laptop.clone();
+    assert_eq!(laptop.post("/login/alice").await.status, 200);
+    assert_ne!(laptop.token(), before.token());
+    assert_eq!(laptop.get("/cart").await.body, "[1, 2]");
+    assert_eq!(before.clone().get("/cart").await.body, "[]", "the old token is dead");
+    phone.post("/login/alice").await;
+    assert_eq!(phone.get("/who").await.body, "alice");
+    let copies = [laptop.clone(), phone.clone()];
+    assert_eq!(phone.post("/logout-everywhere").await.status, 200);
+    assert!(phone.jar.is_empty());
+    for mut copy in copies {
+        assert_eq!(copy.get("/who").await.body, "nobody");
+    }
+}
+
+async fn what_a_request_did_to_the_session_shows_in_its_headers(world: World) {
+    let mut client = Client::new(serve(&world).await);
+    for path in ["/plain", "/lazy"] {
+        let answer = client.get(path).await;
+        assert_eq!(
+            (answer.header("vary"), answer.header("cache-control"), answer.header("set-cookie")),
+            (None, None, None),
+            "{path}"
+        );
+    }
+    client.post("/login/alice").await;
+    for path in ["/cart", "/who", "/handle", "/flash", "/form", "/public"] {
+        let answer = client.get(path).await;
+        assert_eq!(answer.header("vary").map(str::to_ascii_lowercase).as_deref(), Some("cookie"), "{path}");
+        assert_eq!(answer.header("set-cookie"), None, "{path} only reads");
+    }
+    let answer = client.post("/cart/1").await;
+    assert_eq!(answer.header("set-cookie").is_some(), !world.keeps_records());
+    let answer = client.post("/remember").await;
+    assert!(answer.header("set-cookie").unwrap().contains("; Max-Age=3600"));
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    world.clock.advance(std::time::Duration::from_secs(120));
+    let answer = client.get("/public").await;
+    assert_eq!(answer.header("set-cookie"), None, "a public response carries no cookie");
+    assert_eq!(answer.header("cache-control"), Some("public, max-age=60"));
+}
+
+async fn a_failed_response_and_a_panic_change_nothing(world: World) {
+    let mut client = Client::new(serve(&world).await);
+    client.post("/cart/7").await;
+    assert_eq!(client.post("/fail").await.status, 500);
+    assert_eq!(client.get("/cart").await.body, "[7]");
+    assert_eq!(client.post("/panic").await.status, 0, "the connection is closed");
+    assert_eq!(client.get("/cart").await.body, "[7]");
+}
+
+async fn a_flash_is_read_once_and_a_form_is_sent_from_its_own_page(world: World) {
+    let address = serve(&world).await;
+    let mut client = Client::new(address);
+    client.post("/flash").await;
+    assert_eq!(client.get("/flash").await.body, "Hello.");
+    assert_eq!(client.get("/flash").await.body, "");
+    let token = client.get("/form").await.body;
+    assert_eq!(client.send("POST", "/form", "", &token).await.status, 200);
+    assert_eq!(client.send("POST", "/form", "", "").await.status, 403);
+    let mut other = Client::new(address);
+    other.get("/form").await;
+    assert_eq!(other.send("POST", "/form", "", &token).await.status, 403);
+}
+
+async fn two_sessions_in_one_application_do_not_meet(world: World) {
+    let mut client = Client::new(serve(&world).await);
+    client.post("/login/alice").await;
+    client.post("/admin").await;
+    assert_eq!(
+        (client.get("/who").await.body, client.get("/admin").await.body),
+        ("alice".to_owned(), "root".to_owned())
+    );
+    // Each under the other's name.
+    for (name, _) in &mut client.jar {
+        *name = if name == "__Host-id" { "__Host-admin".to_owned() } else { "__Host-id".to_owned() };
+    }
+    assert_eq!(
+        (client.get("/who").await.body, client.get("/admin").await.body),
+        ("nobody".to_owned(), "nobody".to_owned())
+    );
+}
+
+async fn a_token_anywhere_but_in_the_cookie_is_ignored(world: World) {
+    let address = serve(&world).await;
+    let mut alice = Client::new(address);
+    alice.post("/login/alice").await;
+    let token = alice.token().to_owned();
+    let mut thief = Client::new(address);
+    // The first request and the ones after it.
+    for _ in 0..3 {
+        assert_eq!(
+            thief.get(&format!("/who?__Host-id={token}&session={token};jsessionid={token}")).await.body,
+            "nobody"
+        );
+        let headers = format!(
+            "authorization: Bearer {token}\r\nx-session: {token}\r\n__Host-id: {token}\r\nset-cookie: __Host-id={token}\r\n"
+        );
+        assert_eq!(thief.send("GET", "/who", &headers, "").await.body, "nobody");
+        assert_eq!(thief.send("GET", "/who", "", &format!("__Host-id={token}")).await.body, "nobody");
+    }
+    assert_eq!(alice.get("/who").await.body, "alice");
+}
+
+mod stores {
+    use super::*;
+    on_every_store!(sixty_four_requests_over_sockets_all_land_in_the_cart, one_device_is_ended_from_another,);
+
+    async fn sixty_four_requests_over_sockets_all_land_in_the_cart(world: World) {
+        let mut client = Client::new(serve(&world).await);
+        client.post("/login/alice").await;
+        let mut tabs = vec![client.clone(); 64];
+        let requests = tabs.iter_mut().enumerate().map(|(n, tab)| async move { tab.post(&format!("/cart/{n}")).await });
+        assert!(join_all(requests).await.iter().all(|answer| answer.status == 200));
+        let cart = client.get("/cart").await.body;
+        assert_eq!(cart.matches(',').count(), 63, "{cart}");
+    }
+
+    async fn one_device_is_ended_from_another(world: World) {
+        let address = serve(&world).await;
+        let (mut laptop, mut phone) = (Client::new(address), Client::new(address));
+        laptop.post("/login/alice").await;
+        phone.post("/login/alice").await;
+        let handle = phone.get("/handle").await.body;
+        let devices = laptop.get("/devices").await.body;
+        assert!(devices.lines().count() == 2 && devices.contains(&handle));
+        assert_eq!(laptop.post(&format!("/revoke/{handle}")).await.body, "true");
+        assert_eq!(phone.get("/who").await.body, "nobody");
+        assert_eq!(laptop.get("/who").await.body, "alice");
+    }
+}
+
+mod self_contained {
+    use super::*;
+    use crate::setup::{Kind, Stack};
+
+    #[tokio::test]
+    async fn a_list_of_devices_is_refused_as_documented() {
+        let world = World::start(Kind::Sealed, Stack::Bare).await;
+        let mut client = Client::new(serve(&world).await);
+        client.post("/login/alice").await;
+        assert_eq!(client.get("/devices").await.status, 500);
+    }
+}
