@@ -65,7 +65,7 @@ fn decode_verified(envelope: Envelope) -> Result<Record, Rejection> {
     #[cfg(test)]
     tests::DECODED.with(|count| count.set(count.get() + 1));
     Record::decode(&envelope.into_body()).map_err(|error| match error {
-        DecodeError::NewerFormat(_) => Rejection::UnknownVersion,
+        DecodeError::NewerFormat(_) => Rejection::NewerFormat,
         DecodeError::Malformed | _ => Rejection::Undecodable,
     })
 }

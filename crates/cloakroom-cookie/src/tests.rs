@@ -370,7 +370,7 @@ fn authentic_bytes_that_are_no_record_are_told_apart_from_those_of_a_newer_relea
         let open = |body: &[u8]| seal.open(NAME, authentic(&ring, suite, "session", body).as_bytes()).unwrap_err();
         assert_eq!(open(b""), Rejection::Undecodable);
         assert_eq!(open(b"\x01no record"), Rejection::Undecodable);
-        assert_eq!(open(b"\x02of tomorrow"), Rejection::UnknownVersion);
+        assert_eq!(open(b"\x02of tomorrow"), Rejection::NewerFormat);
     }
 }
 

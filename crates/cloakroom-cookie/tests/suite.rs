@@ -14,10 +14,7 @@ impl Fixture for Encrypted {
     }
 
     fn seal(&self, ring: KeyRing, suite: Suite) -> Arc<dyn Seal> {
-        let cipher = match suite {
-            Suite::Aes256GcmSiv => Cipher::Aes256GcmSiv,
-            _ => Cipher::XChaCha20Poly1305,
-        };
+        let cipher = if suite == Suite::Aes256GcmSiv { Cipher::Aes256GcmSiv } else { Cipher::XChaCha20Poly1305 };
         Arc::new(EncryptedSeal::new(ring, Arc::new(OsRandom::default())).sealing_with(cipher))
     }
 }

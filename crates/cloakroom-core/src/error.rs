@@ -1,5 +1,6 @@
 //! What can go wrong, for the operator in full and for the client not at all.
 
+use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::fmt;
 
@@ -276,6 +277,13 @@ impl StdError for SessionError {
 impl From<RandomError> for SessionError {
     fn from(error: RandomError) -> Self {
         Self::new(SessionErrorKind::System, "no token can be minted").with_source(error)
+    }
+}
+
+/// A [`Principal`](crate::Principal) is one already.
+impl From<Infallible> for SessionError {
+    fn from(never: Infallible) -> Self {
+        match never {}
     }
 }
 

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::clock::{Clock, EARLIEST_PLAUSIBLE, SystemClock, from_unix_millis, unix_millis};
 use crate::cookie::{Cookie, CookieError, CookieSettings, Presented};
-use crate::error::{SessionError, SessionErrorKind, StoreError};
+use crate::error::{SessionError, SessionErrorKind, StoreError, StoreErrorKind};
 use crate::events::{Event, EventSink, TracingSink};
 use crate::id::{Handle, Principal, SessionId};
 use crate::keyring::KeyRing;
@@ -207,6 +207,10 @@ impl Manager {
                 Ok(Err(reason)) => self.rejected(reason, client),
                 Err(error) => return self.unavailable(error),
             },
+            Err(Rejected { rejection: Rejection::NewerFormat, .. }) => {
+                let message = "the sealed session was written by a newer release; finish the rolling deploy";
+                return self.unavailable(StoreError::new(StoreErrorKind::NewerFormat, Verb::Load, message));
+            }
             Err(reason) => self.rejected(reason, client),
         };
         Ok(Session::new(Arc::clone(self), inner))

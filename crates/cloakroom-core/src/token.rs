@@ -156,6 +156,8 @@ pub enum Rejection {
     Forged,
     /// Authentic, but its content does not decode.
     Undecodable,
+    /// Authentic, but its content was written by a newer release. The session is not lost.
+    NewerFormat,
     /// Authentic, but past its idle or absolute timeout.
     Expired,
     /// Authentic, but its session was ended or its token replaced.
@@ -170,7 +172,7 @@ impl Rejection {
     /// there are several: we would remove our own, and what a sibling domain planted would stay and
     /// be believed.
     pub(crate) const fn clears_cookie(self) -> bool {
-        !matches!(self, Self::UnknownKey | Self::UnknownVersion | Self::Ambiguous)
+        !matches!(self, Self::UnknownKey | Self::UnknownVersion | Self::NewerFormat | Self::Ambiguous)
     }
 
     /// A stable name for logs and metrics.
@@ -182,6 +184,7 @@ impl Rejection {
             Self::UnknownKey => "unknown_key",
             Self::Forged => "forged",
             Self::Undecodable => "undecodable",
+            Self::NewerFormat => "newer_format",
             Self::Expired => "expired",
             Self::Ended => "ended",
             Self::Ambiguous => "ambiguous",

@@ -62,7 +62,7 @@ type Gain = (&'static str, fn(&Session));
 fn gains() -> [Gain; 5] {
     [
         ("login", |session| session.login("alice").unwrap()),
-        ("login again", |session| session.login(&principal("alice")).unwrap()),
+        ("login again", |session| session.login(principal("alice")).unwrap()),
         ("step-up", |session| session.step_up(Assurance::Two).unwrap()),
         ("remember me", |session| session.persist(Duration::from_secs(7 * 24 * 60 * 60)).unwrap()),
         ("renew", |session| session.renew().unwrap()),

@@ -28,7 +28,7 @@ pub(crate) use self::state::{CookieReply, Former, Inner, Mode, Origin};
 pub use self::transaction::Transaction;
 use crate::clock::millis;
 use crate::csrf::{self, Binding};
-use crate::error::{InvalidPrincipal, SessionError, SessionErrorKind};
+use crate::error::{SessionError, SessionErrorKind};
 use crate::id::{Handle, Principal};
 use crate::manager::Manager;
 use crate::record::Assurance;
@@ -281,7 +281,8 @@ impl Session {
     /// [`commit`](Self::commit) to learn of it in the handler.
     pub fn login<P>(&self, principal: P) -> Result<(), SessionError>
     where
-        P: TryInto<Principal, Error = InvalidPrincipal>,
+        P: TryInto<Principal>,
+        SessionError: From<P::Error>,
     {
         let principal = principal.try_into()?;
         let mut inner = self.writable()?;
@@ -343,9 +344,9 @@ impl Session {
     /// [`remember`](crate::Policy::remember).
     pub fn persist(&self, duration: Duration) -> Result<(), SessionError> {
         let most = self.manager().policy().remember();
-        if duration > most || duration.is_zero() {
+        if duration > most || duration < Duration::from_secs(1) {
             let message = format!(
-                "a session cannot be remembered for {duration:?}; the policy allows up to {most:?} (`remember`)"
+                "a session cannot be remembered for {duration:?}; the policy allows 1s to {most:?} (`remember`)"
             );
             return Err(SessionError::new(SessionErrorKind::OutOfRange, message));
         }
@@ -616,6 +617,8 @@ impl Session {
         inner.changes.discard();
         inner.intents = inner.intents.after_failure();
         inner.intents.renew &= delivered && inner.base.is_some();
+        // Whoever was about to take over did not.
+        inner.handle = inner.base.as_ref().map(crate::Record::handle);
     }
 
     /// Closes the handle if there is nothing to write, and says what to do about the cookie.

@@ -147,7 +147,7 @@ impl fmt::Debug for Check {
 /// Expands to a module with one `#[test]` for each check of the store contract.
 ///
 /// Takes the name of the module and an expression whose value is a future of a
-/// [`Fixture`](store::Fixture); it is evaluated once for each test. See the [crate](crate).
+/// [`Fixture`](crate::store::Fixture); it is evaluated once for each test. See the [crate](crate).
 #[macro_export]
 macro_rules! store_suite {
     ($module:ident, $fixture:expr) => {
