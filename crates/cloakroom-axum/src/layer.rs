@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::response::{IntoResponse, Response};
-use cloakroom_core::{Exchange, Manager};
+use cloakroom_core::{Exchange, Manager, OutagePolicy};
 use http::{Extensions, Request};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -54,6 +54,7 @@ use crate::future::SessionFuture;
 /// ```
 pub struct SessionLayer<M = ()> {
     manager: Arc<Manager>,
+    outage: Option<OutagePolicy>,
     marker: PhantomData<fn() -> M>,
 }
 
@@ -68,7 +69,35 @@ impl SessionLayer {
     /// The layer behind the extractors of this name, such as `Session<Admin>`.
     #[must_use]
     pub const fn named<M: 'static>(manager: Arc<Manager>) -> SessionLayer<M> {
-        SessionLayer { manager, marker: PhantomData }
+        SessionLayer { manager, outage: None, marker: PhantomData }
+    }
+}
+
+impl<M> SessionLayer<M> {
+    /// The same layer for a group of routes that get something else while the store is out of reach
+    /// than the policy says. May go inside of the application's layer; the one nearest to the handler counts.
+    ///
+    /// ```
+    /// use axum::{Router, routing::get};
+    /// use cloakroom_axum::{ReadSession, SessionLayer};
+    /// use cloakroom_core::{Manager, OutagePolicy};
+    ///
+    /// async fn shop(session: ReadSession) -> &'static str {
+    ///     if session.principal().is_some() { "welcome back" } else { "welcome" }
+    /// }
+    ///
+    /// fn app(manager: std::sync::Arc<Manager>) -> Router {
+    ///     let sessions = SessionLayer::new(manager);
+    ///     let readable = Router::new()
+    ///         .route("/", get(shop))
+    ///         .layer(sessions.clone().with_outage(OutagePolicy::AnonymousReadOnly));
+    ///     Router::new().merge(readable).layer(sessions)
+    /// }
+    /// ```
+    #[must_use]
+    pub fn with_outage(mut self, outage: OutagePolicy) -> Self {
+        self.outage = Some(outage);
+        self
     }
 }
 
@@ -76,13 +105,13 @@ impl<S, M: 'static> Layer<S> for SessionLayer<M> {
     type Service = SessionService<S, M>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        SessionService { inner, manager: Arc::clone(&self.manager), marker: PhantomData }
+        SessionService { inner, manager: Arc::clone(&self.manager), outage: self.outage, marker: PhantomData }
     }
 }
 
 impl<M> Clone for SessionLayer<M> {
     fn clone(&self) -> Self {
-        Self { manager: Arc::clone(&self.manager), marker: PhantomData }
+        Self { manager: Arc::clone(&self.manager), outage: self.outage, marker: PhantomData }
     }
 }
 
@@ -96,6 +125,7 @@ impl<M> fmt::Debug for SessionLayer<M> {
 pub struct SessionService<S, M = ()> {
     inner: S,
     manager: Arc<Manager>,
+    outage: Option<OutagePolicy>,
     marker: PhantomData<fn() -> M>,
 }
 
@@ -116,14 +146,14 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let exchange = Slot::<M>::fill(request.extensions_mut(), &self.manager);
+        let exchange = Slot::<M>::fill(request.extensions_mut(), &self.manager, self.outage);
         SessionFuture::new(self.inner.call(request), exchange)
     }
 }
 
 impl<S: Clone, M> Clone for SessionService<S, M> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), manager: Arc::clone(&self.manager), marker: PhantomData }
+        Self { inner: self.inner.clone(), manager: Arc::clone(&self.manager), outage: self.outage, marker: PhantomData }
     }
 }
 
@@ -142,11 +172,17 @@ pub(crate) struct Slot<M> {
 
 impl<M: 'static> Slot<M> {
     /// Returns the exchange to finish; none where a layer of the same manager further out will.
-    fn fill(extensions: &mut Extensions, manager: &Arc<Manager>) -> Option<Arc<Exchange>> {
-        if extensions.get::<Self>().is_some_and(|outer| Arc::ptr_eq(&outer.manager, manager)) {
+    fn fill(
+        extensions: &mut Extensions,
+        manager: &Arc<Manager>,
+        outage: Option<OutagePolicy>,
+    ) -> Option<Arc<Exchange>> {
+        if let Some(outer) = extensions.get::<Self>().filter(|outer| Arc::ptr_eq(&outer.manager, manager)) {
+            outage.inspect(|outage| outer.exchange.set_outage(*outage));
             return None;
         }
         let exchange = Arc::new(Exchange::new(Arc::clone(manager)));
+        outage.inspect(|outage| exchange.set_outage(*outage));
         let slot = Self { exchange: Arc::clone(&exchange), manager: Arc::clone(manager), marker: PhantomData };
         extensions.insert(slot);
         Some(exchange)

@@ -117,6 +117,26 @@ mod tests {
         KeyRing::new("a", &[SecretKey::generate(&OsRandom::default()).unwrap()]).unwrap()
     }
 
+    /// Frozen: a form that was rendered before a deploy must be good after it.
+    #[test]
+    fn a_token_is_what_it_always_was() {
+        #[derive(Debug)]
+        struct Zero;
+        impl Random for Zero {
+            fn fill(&self, buffer: &mut [u8]) -> Result<(), RandomError> {
+                buffer.fill(0);
+                Ok(())
+            }
+        }
+        let hex: String = (0..32u32).map(|n| format!("{:02x}", (n * n + 7) % 256)).collect();
+        let ring = KeyRing::new("shop", &[SecretKey::parse(&hex).unwrap()]).unwrap();
+        let token = mint(&ring, Binding { action: "pay", ..BINDING }, &Zero).unwrap();
+        assert_eq!(
+            token,
+            "BHFdzgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAntDyve9rlRabe0BOG5kfWE6Xq6BWUlMJ6G5-qQwMf1o"
+        );
+    }
+
     #[test]
     fn two_renderings_differ_and_both_verify() {
         let ring = ring();

@@ -1,14 +1,15 @@
 //! One request and its response, for adapters: headers in, headers out, and nothing decided elsewhere.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
 
 use crate::error::{SessionError, SessionErrorKind};
 use crate::events::Event;
 use crate::manager::Manager;
+use crate::policy::OutagePolicy;
 use crate::record::Client;
 use crate::session::{CookieReply, ReadSession, Session};
 
@@ -21,6 +22,7 @@ pub struct Exchange {
     session: OnceCell<Session>,
     used: AtomicBool,
     closed: AtomicBool,
+    outage: Mutex<Option<OutagePolicy>>,
 }
 
 /// How the handler ended.
@@ -61,7 +63,19 @@ impl Exchange {
     /// For one request.
     #[must_use]
     pub fn new(manager: Arc<Manager>) -> Self {
-        Self { manager, session: OnceCell::new(), used: AtomicBool::new(false), closed: AtomicBool::new(false) }
+        Self {
+            manager,
+            session: OnceCell::new(),
+            used: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            outage: Mutex::new(None),
+        }
+    }
+
+    /// What this request gets while the store is out of reach, in place of what the policy says. The
+    /// last word counts: of nested layers the one nearest to the handler speaks last.
+    pub fn set_outage(&self, outage: OutagePolicy) {
+        *self.outage.lock().unwrap_or_else(PoisonError::into_inner) = Some(outage);
     }
 
     /// The session of a request with these `Cookie` headers. Opened at the first call, the same after it.
@@ -100,7 +114,14 @@ impl Exchange {
             return Err(SessionError::closed());
         }
         self.used.store(true, Ordering::Relaxed);
-        let session = self.session.get_or_try_init(|| self.manager.open(cookies, client)).await?;
+        let session = self
+            .session
+            .get_or_try_init(|| {
+                let outage = *self.outage.lock().unwrap_or_else(PoisonError::into_inner);
+                let outage = outage.unwrap_or(self.manager.policy().outage());
+                self.manager.open(cookies, client, outage)
+            })
+            .await?;
         // Opened by a task that outlives the response, while it left: nobody would write its changes.
         if self.closed.load(Ordering::SeqCst) { Err(SessionError::closed()) } else { Ok(session) }
     }

@@ -198,6 +198,7 @@ impl Manager {
         self: &Arc<Self>,
         cookies: impl Iterator<Item = &'a [u8]>,
         client: impl FnOnce() -> Client,
+        outage: OutagePolicy,
     ) -> Result<Session, SessionError> {
         let now = self.now()?;
         let inner = match self.pick(cookies) {
@@ -205,11 +206,11 @@ impl Manager {
             Ok(Some(candidate)) => match self.load(candidate, now).await {
                 Ok(Ok(inner)) => inner,
                 Ok(Err(reason)) => self.rejected(reason, client),
-                Err(error) => return self.unavailable(error),
+                Err(error) => return self.unavailable(error, outage),
             },
             Err(Rejected { rejection: Rejection::NewerFormat, .. }) => {
                 let message = "the sealed session was written by a newer release; finish the rolling deploy";
-                return self.unavailable(StoreError::new(StoreErrorKind::NewerFormat, Verb::Load, message));
+                return self.unavailable(StoreError::new(StoreErrorKind::NewerFormat, Verb::Load, message), outage);
             }
             Err(reason) => self.rejected(reason, client),
         };
@@ -222,9 +223,9 @@ impl Manager {
         Inner { former: reason.former, ..Inner::absent(client(), cookie) }
     }
 
-    fn unavailable(self: &Arc<Self>, error: StoreError) -> Result<Session, SessionError> {
+    fn unavailable(self: &Arc<Self>, error: StoreError, outage: OutagePolicy) -> Result<Session, SessionError> {
         self.emit(&Event::StoreUnavailable { kind: error.kind() });
-        match self.policy.outage() {
+        match outage {
             OutagePolicy::FailClosed => Err(error.into()),
             OutagePolicy::AnonymousReadOnly => {
                 let inner = Inner {
@@ -244,12 +245,19 @@ impl Manager {
             Presented::One(text) => self.authenticate(text).map(Some).map_err(Rejected::from),
             Presented::Ambiguous => Err(Rejection::Ambiguous.into()),
             Presented::Several(texts) => {
-                let mut authentic = texts.into_iter().filter_map(|text| self.authenticate(text).ok());
-                match (authentic.next(), authentic.next()) {
-                    (Some(candidate), None) => Ok(Some(candidate)),
-                    (None, _) => Err(Rejection::Forged.into()),
-                    (Some(_), Some(_)) => Err(Rejection::Ambiguous.into()),
+                let (mut authentic, mut rejection) = (None, Rejection::Forged);
+                for text in texts {
+                    match self.authenticate(text) {
+                        Ok(_) if authentic.is_some() => return Err(Rejection::Ambiguous.into()),
+                        Ok(candidate) => authentic = Some(candidate),
+                        // One that another node may know is left alone, whatever stands beside it.
+                        Err(reason) if !reason.clears_cookie() && rejection != Rejection::NewerFormat => {
+                            rejection = reason
+                        }
+                        Err(_) => {}
+                    }
                 }
+                authentic.map(Some).ok_or_else(|| rejection.into())
             }
         }
     }

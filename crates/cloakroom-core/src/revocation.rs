@@ -36,6 +36,9 @@ struct Entry {
     /// Sign-ins of an earlier epoch are dead, but for the excepted session.
     epoch: u64,
     except: Option<Handle>,
+    /// What the excepted session must have survived: a session that was dead when it was excepted,
+    /// by a request that was late, stays dead.
+    since: u64,
 }
 
 impl Revocations {
@@ -71,7 +74,7 @@ impl Revocations {
         if let Some(principal) = record.principal()
             && let Some((entry, _)) = self.read(&everything_of(principal)).await?
             && record.epoch < entry.epoch
-            && entry.except != Some(record.handle())
+            && !(entry.except == Some(record.handle()) && record.epoch >= entry.since)
         {
             return Ok(Some(EndReason::Revoked));
         }
@@ -114,8 +117,8 @@ impl Revocations {
         self.write(family(record.handle()), record.handle(), now, until, |entry| {
             if entry.ended.is_some() { Err(entry.ended) } else { Ok(Entry { ended: Some(reason), ..entry }) }
         })
-        .await
-        .map(|_already| ())
+        .await?
+        .or_else(|already| if already.is_some() { Ok(()) } else { Err(unwritable(Verb::Delete)) })
     }
 
     /// Ends all sessions of a principal that were signed in before this call, but for the excepted one.
@@ -130,10 +133,11 @@ impl Revocations {
         name.copy_from_slice(&id.as_bytes()[..Handle::LEN]);
         self.write(id, Handle::from_bytes(name), now, now + Self::FOREVER, |entry| {
             // Later than whatever was handed out, even should the clock have gone back.
-            Ok(Entry { epoch: unix_millis(now).max(entry.epoch + 1), except, ..entry })
+            let since = if except.is_some() && except == entry.except { entry.since } else { entry.epoch };
+            Ok(Entry { epoch: unix_millis(now).max(entry.epoch + 1), except, since, ..entry })
         })
-        .await
-        .map(|_always| ())
+        .await?
+        .map_err(|_| unwritable(Verb::RevokeAll))
     }
 
     async fn read(&self, id: &SessionId) -> Result<Option<(Entry, Revision)>, StoreError> {
@@ -190,6 +194,12 @@ impl Revocations {
     }
 }
 
+/// The entry is there and cannot be read or replaced, so nothing was recorded.
+fn unwritable(verb: Verb) -> StoreError {
+    let message = "an entry of the revocation list cannot be read or replaced; repair or remove its row";
+    StoreError::new(StoreErrorKind::Corrupt, verb, message).not_done()
+}
+
 fn family(handle: Handle) -> SessionId {
     let bytes = handle.as_bytes();
     SessionId::for_ledger("revoked-session", [bytes[0], bytes[1], bytes[2], bytes[3]], bytes)
@@ -204,11 +214,11 @@ impl Entry {
 
     fn from_record(record: &Record) -> Result<Self, StoreError> {
         let value = record.value(Self::KEY);
-        let read = value.and_then(|value| serde_json::from_slice::<(u32, u8, u64, String)>(value.encoded).ok());
-        let entry = read.and_then(|(generation, ended, epoch, except)| {
+        let read = value.and_then(|value| serde_json::from_slice::<(u32, u8, u64, String, u64)>(value.encoded).ok());
+        let entry = read.and_then(|(generation, ended, epoch, except, since)| {
             let ended = if ended == 0 { None } else { Some(EndReason::from_byte(ended)?) };
             let except = if except.is_empty() { None } else { Some(except.parse().ok()?) };
-            Some(Self { generation, ended, epoch, except })
+            Some(Self { generation, ended, epoch, except, since })
         });
         // An entry that cannot be read may be a revocation: it fails closed.
         entry.ok_or_else(|| {
@@ -220,7 +230,7 @@ impl Entry {
     fn write_to(self, record: Record) -> Record {
         let except = self.except.map(|handle| handle.to_string()).unwrap_or_default();
         let ended = self.ended.map_or(0, EndReason::byte);
-        let encoded = format!("[{},{ended},{},\"{except}\"]", self.generation, self.epoch);
+        let encoded = format!("[{},{ended},{},\"{except}\",{}]", self.generation, self.epoch, self.since);
         record.with_values([Value { key: Self::KEY, encoded: encoded.as_bytes(), expires: 0 }])
     }
 }

@@ -191,3 +191,72 @@ impl Rejection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::keyring::SecretKey;
+
+    /// Counts up, so that what is minted is known beforehand.
+    #[derive(Debug, Default)]
+    struct Counting(AtomicU64);
+
+    impl Random for Counting {
+        fn fill(&self, buffer: &mut [u8]) -> Result<(), RandomError> {
+            for byte in buffer {
+                *byte = self.0.fetch_add(1, Ordering::Relaxed) as u8;
+            }
+            Ok(())
+        }
+    }
+
+    fn ring() -> KeyRing {
+        let hex: String = (0..32u32).map(|n| format!("{:02x}", (n * n + 7) % 256)).collect();
+        KeyRing::new("shop", &[SecretKey::parse(&hex).unwrap()]).unwrap()
+    }
+
+    /// Frozen: whoever changes the derivation of keys, tokens, shards or ids signs everybody out.
+    #[test]
+    fn a_token_and_its_id_are_what_they_always_were() {
+        let hex = |id: SessionId| id.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let mint = |principal: Option<&str>| {
+            let principal = principal.map(|name| Principal::new(name).unwrap());
+            let (token, id) = Token::mint(&ring(), "__Host-id", principal.as_ref(), &Counting::default()).unwrap();
+            (token.expose().to_string(), hex(id))
+        };
+        let (anonymous, anonymous_id) = mint(None);
+        let (alice, alice_id) = mint(Some("alice"));
+        assert_eq!([anonymous.as_str(), &anonymous_id, &alice, &alice_id], FROZEN);
+        assert_eq!(Token::open(&ring(), "__Host-id", anonymous.as_bytes()).map(hex), Ok(anonymous_id));
+    }
+
+    const FROZEN: [&str; 4] = [
+        "AQRxXc4AAQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyAhIiNo24i4LTybsfuO",
+        "00010203b303717ef4a69d09e87026abcd4e1abc29ad1598e427",
+        "AQRxXc6XfYFmBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyAhIiNTvotM4XQnbYL8",
+        "977d816653466ae2458378e918d5eba2e56beddbfde8380eb3c3",
+    ];
+
+    #[test]
+    fn tokens_are_unique_and_every_bit_of_the_secret_is_even() {
+        const TOKENS: u32 = 100_000;
+        let (ring, random) = (ring(), OsRandom::default());
+        let mut ones = [0u32; 36 * 8];
+        let mut seen = HashSet::new();
+        for _ in 0..TOKENS {
+            let (token, id) = Token::mint(&ring, "__Host-id", None, &random).unwrap();
+            assert!(seen.insert(id), "two tokens of one id");
+            for (place, count) in ones.iter_mut().enumerate() {
+                *count += u32::from(token.0[Token::SHARD_AT + place / 8] >> (place % 8) & 1);
+            }
+        }
+        // The number of ones has a standard deviation of half the square root of the number of tokens.
+        let deviation = f64::from(TOKENS).sqrt() / 2.0;
+        for (place, count) in ones.iter().enumerate() {
+            let z = (f64::from(*count) - f64::from(TOKENS) / 2.0) / deviation;
+            assert!(z.abs() < 5.5, "bit {place} is set in {count} of {TOKENS}");
+        }
+    }
+}

@@ -26,7 +26,8 @@ const CARGO_TOOLS: &[CargoTool] = &[
 ];
 
 /// A program and the Debian package that has it.
-const PROGRAMS: &[(&str, &str)] = &[("git", "git"), ("chromium", "chromium"), ("chromedriver", "chromium-driver")];
+const PROGRAMS: &[(&str, &str)] =
+    &[("git", "git"), ("curl", "curl"), ("chromium", "chromium"), ("chromedriver", "chromium-driver")];
 
 pub(super) fn install_missing() -> Result<String> {
     let mut installed = Vec::new();
@@ -64,7 +65,7 @@ fn system_packages() -> Result<Vec<&'static str>> {
     }
     let programs: Vec<_> = missing.iter().map(|(program, _)| *program).collect();
     println!(
-        "Missing: {}. A test drives the demo in a real browser; tidy asks git for the files.",
+        "Missing: {}. Tests drive the demo in a real browser and with curl; tidy asks git for the files.",
         programs.join(", ")
     );
     let is_root = Cmd::new("id -u").read().is_ok_and(|id| id.trim() == "0");

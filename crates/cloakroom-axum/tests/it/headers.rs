@@ -244,3 +244,23 @@ async fn an_outage_on_a_route_that_may_read_without_the_store_is_announced() {
     assert_eq!(body(response).await, "false");
     assert_eq!(sessions.stored(&ann).await, ann_once());
 }
+
+#[tokio::test]
+async fn a_group_of_routes_has_an_outage_policy_of_its_own() {
+    let sessions = Sessions::new();
+    let ann = sessions.ann().await;
+    let fault = cloakroom_testkit::Fault::FailBefore(cloakroom_core::StoreErrorKind::Unavailable);
+    sessions.store.always(cloakroom_core::Verb::Load, fault);
+    let read = async |session: ReadSession| session.principal().is_some().to_string();
+    let readable =
+        Router::new().route("/shop", get(read)).layer(sessions.layer().with_outage(OutagePolicy::AnonymousReadOnly));
+    let app = Router::new().route("/account", get(read)).merge(readable).layer(sessions.layer());
+
+    let shop = visit(&app, "/shop", Some(&ann)).await;
+    assert_eq!(shop.status(), StatusCode::OK);
+    assert_eq!(all(&shop, HeaderName::from_static("x-session-warning")).len(), 1);
+    assert_eq!(body(shop).await, "false");
+    let account = visit(&app, "/account", Some(&ann)).await;
+    assert_eq!(account.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(all(&account, SET_COOKIE), [""; 0]);
+}

@@ -98,11 +98,15 @@ impl Session {
     /// # Errors
     /// [`WrongType`](SessionErrorKind::WrongType) when the value is not a `T`. It is kept.
     pub fn get<T: DeserializeOwned>(&self, key: impl SessionKey<T>) -> Result<Option<T>, SessionError> {
+        check_key(key.name())?;
+        self.read(key.name())
+    }
+
+    fn read<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, SessionError> {
+        let now = self.now_millis()?;
         let inner = self.open()?;
-        match inner.changes.get(key.name(), self.now_millis()?) {
-            None => Ok(None),
-            Some(encoded) => decode(key.name(), encoded).map(Some),
-        }
+        let encoded = inner.changes.get(key, now);
+        encoded.map(|encoded| decode(key, encoded)).transpose()
     }
 
     /// Sets a value.
@@ -215,6 +219,7 @@ impl Session {
     /// # Errors
     /// [`Closed`](SessionErrorKind::Closed).
     pub fn contains(&self, key: &str) -> Result<bool, SessionError> {
+        check_key(key)?;
         Ok(self.open()?.changes.get(key, self.now_millis()?).is_some())
     }
 
@@ -242,7 +247,7 @@ impl Session {
     /// # Errors
     /// As [`modify`](Self::modify).
     pub fn take_flashes(&self) -> Result<Vec<Flash>, SessionError> {
-        let flashes: Vec<Flash> = self.get(FLASH)?.unwrap_or_default();
+        let flashes: Vec<Flash> = self.read(FLASH)?.unwrap_or_default();
         if !flashes.is_empty() {
             let read = flashes.clone();
             self.modify_flashes(move |current| {

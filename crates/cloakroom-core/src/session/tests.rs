@@ -358,3 +358,26 @@ async fn a_record_under_another_id_is_not_used() {
         assert_eq!(finish.set_cookie, None, "nobody is signed out by it");
     }
 }
+
+/// A copied cookie asks to be the one that is kept, loaded while it was alive and written when it
+/// was dead.
+#[tokio::test]
+async fn a_sealed_session_that_was_ended_does_not_come_back_by_ending_all_others() {
+    let test = fixture(Policy::default(), true);
+    let copied = test.request("", |session| session.login("alice").unwrap()).await.unwrap();
+    let exchange = test.exchange();
+    let late = test.session(&exchange, &copied).await;
+    let alice = Principal::new("alice").unwrap();
+    test.manager.revoke_all(&alice, None).await.unwrap();
+    assert_eq!(test.principal(&copied).await, None);
+    late.revoke_others().await.unwrap();
+    assert_eq!(test.principal(&copied).await, None, "it was dead when it asked");
+
+    // While one that is alive may ask as often as it likes.
+    let fresh = test.request("", |session| session.login("alice").unwrap()).await.unwrap();
+    for _ in 0..2 {
+        let session = test.session(&test.exchange(), &fresh).await;
+        session.revoke_others().await.unwrap();
+        assert_eq!(test.principal(&fresh).await, Some(alice.clone()));
+    }
+}

@@ -27,6 +27,7 @@ impl<'a> Transaction<'a> {
     /// # Errors
     /// As [`Session::get`](crate::Session::get).
     pub fn get<T: DeserializeOwned>(&self, key: impl SessionKey<T>) -> Result<Option<T>, SessionError> {
+        check_key(key.name())?;
         let encoded = self.changes.get(key.name(), self.now);
         encoded.map(|encoded| decode(key.name(), encoded)).transpose()
     }

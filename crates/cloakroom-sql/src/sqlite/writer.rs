@@ -191,10 +191,12 @@ impl Op {
     fn is_one_statement(&self) -> bool {
         match self {
             Self::Create { row, limit } => limit.is_none() || row.record.principal().is_none(),
-            Self::Update { .. } | Self::Touch { .. } | Self::Delete { .. } | Self::Revoke { .. } => true,
-            Self::RevokeAll { .. } | Self::Sweep { .. } => true,
+            Self::Delete { .. } | Self::Revoke { .. } | Self::RevokeAll { .. } | Self::Sweep { .. } => true,
+            // Their deadline is compared with the time, which counts once the write lock is held: a
+            // session that expired while another process held it is not revived.
+            Self::Update { .. } | Self::Touch { .. } | Self::Renew { .. } => false,
             // Taking the write lock is what it is about.
-            Self::Renew { .. } | Self::Probe => false,
+            Self::Probe => false,
         }
     }
 

@@ -1,8 +1,10 @@
 //! The whole suite on the store in memory, bare and under a layer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use cloakroom_core::{MemoryStore, SessionStore};
+use cloakroom_core::layer::{ObserveLayer, StoreExt as _, TimeoutLayer};
+use cloakroom_core::{MemoryStore, SessionStore, TracingSink};
 use cloakroom_testkit::store::{CHECKS, Fixture};
 use cloakroom_testkit::{FaultyStore, ManualClock, store_suite};
 
@@ -19,7 +21,10 @@ impl OnMemory {
 
     async fn layered() -> Self {
         let Self { clock, store } = Self::bare().await;
-        Self { store: Arc::new(FaultyStore::new(store)), clock }
+        let store: Arc<dyn SessionStore> = Arc::new(FaultyStore::new(store));
+        let store =
+            store.layer(TimeoutLayer::new(Duration::from_secs(60))).layer(ObserveLayer::new(Arc::new(TracingSink)));
+        Self { store, clock }
     }
 }
 

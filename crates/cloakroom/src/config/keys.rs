@@ -28,7 +28,7 @@ pub(super) fn parse<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Vec<Secr
 pub(super) fn read(path: &Path, shown: &Path) -> Result<Vec<SecretKey>, Refusal> {
     let file = File::open(path).map_err(|error| {
         // A key where its file should be named must not end up in the message about the missing file.
-        if shown.to_str().is_some_and(looks_like_a_key) {
+        if shown.to_str().is_some_and(|text| text.split(',').any(looks_like_a_key)) {
             Refusal::new("this is a key, not the path of a file", "name the file, or move the key to `keys`")
         } else {
             unusable(shown, &error)
