@@ -28,7 +28,8 @@ const SHARDS: usize = 64;
 /// Sessions in the memory of this process. Everything is gone when it ends.
 ///
 /// Bounded: at [`capacity`](Self::with_capacity) entries (records and tombstones) a new session is
-/// refused rather than somebody's session dropped. Expired entries count until they are swept.
+/// refused rather than somebody's session dropped. Expired entries count until they are swept, and
+/// the store does not sweep itself: a stack built in code starts a [`Sweeper`](crate::Sweeper) for it.
 ///
 /// ```
 /// use cloakroom_core::{MemoryStore, SessionStore};

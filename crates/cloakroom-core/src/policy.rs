@@ -14,12 +14,12 @@ pub const MAX_LIFETIME: Duration = Duration::from_secs(400 * DAY);
 
 /// A named set of limits.
 ///
-/// | profile | idle timeout | absolute timeout | source |
-/// |---|---|---|---|
-/// | `standard` | 24 hours | 7 days | ours |
-/// | `aal1` | 30 days | 30 days | NIST SP 800-63B-4, AAL1 |
-/// | `aal2` | 1 hour | 24 hours | NIST SP 800-63B-4, AAL2 |
-/// | `aal3` | 15 minutes | 12 hours | NIST SP 800-63B-4, AAL3 |
+/// | profile | idle timeout | absolute timeout | `remember` at most | source |
+/// |---|---|---|---|---|
+/// | `standard` | 24 hours | 7 days | 30 days | ours |
+/// | `aal1` | 30 days | 30 days | 30 days | NIST SP 800-63B-4, AAL1 |
+/// | `aal2` | 1 hour | 24 hours | never | NIST SP 800-63B-4, AAL2 |
+/// | `aal3` | 15 minutes | 12 hours | never | NIST SP 800-63B-4, AAL3 |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Profile {
@@ -275,4 +275,32 @@ pub enum PolicyError {
     /// Outside 1 KiB to 16 MiB.
     #[error("a record limit of {0} bytes is outside 1 KiB to 16 MiB")]
     MaxRecord(usize),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_words(time: Duration) -> String {
+        match time.as_secs() {
+            0 => "never".to_owned(),
+            HOUR => "1 hour".to_owned(),
+            seconds if seconds < HOUR => format!("{} minutes", seconds / MINUTE),
+            seconds if seconds <= DAY => format!("{} hours", seconds / HOUR),
+            seconds => format!("{} days", seconds / DAY),
+        }
+    }
+
+    #[test]
+    fn the_documented_limits_of_the_profiles_are_those_in_force() {
+        let rustdoc = include_str!("policy.rs");
+        let operations = include_str!("../../../docs/OPERATIONS.md");
+        for profile in Profile::ALL {
+            let policy = Policy::new(profile);
+            let [idle, absolute, remember] = [policy.idle(), policy.absolute(), policy.remember()].map(in_words);
+            let row = format!("| `{}` | {idle} | {absolute} | {remember} |", profile.as_str());
+            assert!(rustdoc.lines().any(|line| line.starts_with(&format!("/// {row}"))), "rustdoc lacks {row}");
+            assert!(operations.lines().any(|line| line == row), "docs/OPERATIONS.md lacks {row}");
+        }
+    }
 }

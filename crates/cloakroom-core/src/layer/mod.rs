@@ -1,7 +1,8 @@
 //! Wrappers around a store, one idea each.
 //!
 //! The outermost comes first when a request goes down: observe ▸ fallback ▸ cache ▸ retry ▸ timeout ▸
-//! encrypt ▸ store. Order matters, and the wrong one compiles:
+//! encrypt ▸ store. This release has [observe](ObserveLayer) and [timeout](TimeoutLayer); the others
+//! come later. Order matters, and the wrong one compiles:
 //!
 //! ```
 //! use std::{sync::Arc, time::Duration};

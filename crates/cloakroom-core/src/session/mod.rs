@@ -44,7 +44,8 @@ use crate::store::{Listing, Page};
 /// * A session that was ended while the request ran stays ended; its changes are dropped with an
 ///   event, and nothing is created.
 /// * When the response is a server error, or the handler panics, changes are dropped unless
-///   [committed](Self::commit) before; a renewal or a logout that was asked for still stands.
+///   [committed](Self::commit) before; a logout still stands, and a renewal too where a response
+///   leaves that can carry its token.
 ///
 /// Clones are the same session. After the response has left, a clone that somebody kept refuses
 /// every change.
@@ -97,6 +98,8 @@ impl Session {
     ///
     /// # Errors
     /// [`WrongType`](SessionErrorKind::WrongType) when the value is not a `T`. It is kept.
+    /// [`InvalidKey`](SessionErrorKind::InvalidKey), [`Closed`](SessionErrorKind::Closed);
+    /// [`System`](SessionErrorKind::System) when the clock is broken.
     pub fn get<T: DeserializeOwned>(&self, key: impl SessionKey<T>) -> Result<Option<T>, SessionError> {
         check_key(key.name())?;
         self.read(key.name())
@@ -113,7 +116,9 @@ impl Session {
     ///
     /// # Errors
     /// [`Unencodable`](SessionErrorKind::Unencodable) when JSON has no form for it,
-    /// [`TooLarge`](SessionErrorKind::TooLarge), [`InvalidKey`](SessionErrorKind::InvalidKey).
+    /// [`TooLarge`](SessionErrorKind::TooLarge), [`InvalidKey`](SessionErrorKind::InvalidKey),
+    /// [`ReadOnly`](SessionErrorKind::ReadOnly), [`Closed`](SessionErrorKind::Closed);
+    /// [`System`](SessionErrorKind::System) when the clock is broken.
     pub fn set<T: Serialize>(&self, key: impl SessionKey<T>, value: T) -> Result<(), SessionError> {
         self.set_until(key.to_owned_name(), &value, 0)
     }
@@ -147,7 +152,8 @@ impl Session {
     /// Removes a value. Nothing is written where there is none.
     ///
     /// # Errors
-    /// [`ReadOnly`](SessionErrorKind::ReadOnly), [`Closed`](SessionErrorKind::Closed).
+    /// [`InvalidKey`](SessionErrorKind::InvalidKey), [`ReadOnly`](SessionErrorKind::ReadOnly),
+    /// [`Closed`](SessionErrorKind::Closed); [`System`](SessionErrorKind::System) when the clock is broken.
     pub fn remove(&self, key: &str) -> Result<(), SessionError> {
         check_key(key)?;
         self.push(Change::Remove { key: key.to_owned().into() })
@@ -157,7 +163,8 @@ impl Session {
     /// [`transaction`](Self::transaction) for what must be used only once.
     ///
     /// # Errors
-    /// As [`get`](Self::get); a value of the wrong type is not removed.
+    /// As [`get`](Self::get), where a value of the wrong type is not removed, and as
+    /// [`remove`](Self::remove) where there is a value.
     pub fn take<T: DeserializeOwned>(&self, key: impl SessionKey<T>) -> Result<Option<T>, SessionError> {
         check_key(key.name())?;
         let name = key.to_owned_name();
@@ -209,7 +216,8 @@ impl Session {
     /// Removes all values; the session, its owner and its token stay.
     ///
     /// # Errors
-    /// [`ReadOnly`](SessionErrorKind::ReadOnly), [`Closed`](SessionErrorKind::Closed).
+    /// [`ReadOnly`](SessionErrorKind::ReadOnly), [`Closed`](SessionErrorKind::Closed);
+    /// [`System`](SessionErrorKind::System) when the clock is broken.
     pub fn clear(&self) -> Result<(), SessionError> {
         self.push(Change::Clear)
     }
@@ -217,7 +225,8 @@ impl Session {
     /// Whether there is a value, of whatever type.
     ///
     /// # Errors
-    /// [`Closed`](SessionErrorKind::Closed).
+    /// [`InvalidKey`](SessionErrorKind::InvalidKey), [`Closed`](SessionErrorKind::Closed);
+    /// [`System`](SessionErrorKind::System) when the clock is broken.
     pub fn contains(&self, key: &str) -> Result<bool, SessionError> {
         check_key(key)?;
         Ok(self.open()?.changes.get(key, self.now_millis()?).is_some())
@@ -226,7 +235,7 @@ impl Session {
     /// The keys of all values, in no particular order.
     ///
     /// # Errors
-    /// [`Closed`](SessionErrorKind::Closed).
+    /// [`Closed`](SessionErrorKind::Closed); [`System`](SessionErrorKind::System) when the clock is broken.
     pub fn keys(&self) -> Result<Vec<String>, SessionError> {
         let mut keys = self.open()?.changes.keys(self.now_millis()?);
         keys.retain(|key| !key.starts_with(RESERVED));
@@ -341,12 +350,15 @@ impl Session {
         Ok(())
     }
 
-    /// Lets this session outlive the browser and be idle for this long ("remember me"). Stays so over
-    /// later writes; counted from the sign-in, or from the beginning of the session where nobody signed in.
+    /// Lets this session outlive the browser and be idle for this long ("remember me"), under a fresh
+    /// token; the old one dies at once. Stays so over later writes; counted from the sign-in, or from
+    /// the beginning of the session where nobody signed in.
     ///
     /// # Errors
-    /// [`OutOfRange`](SessionErrorKind::OutOfRange) over the policy's
-    /// [`remember`](crate::Policy::remember).
+    /// [`OutOfRange`](SessionErrorKind::OutOfRange) under a second, over the policy's
+    /// [`remember`](crate::Policy::remember), and where the session would end at once.
+    /// [`ReadOnly`](SessionErrorKind::ReadOnly), [`Closed`](SessionErrorKind::Closed);
+    /// [`System`](SessionErrorKind::System) when the clock is broken.
     pub fn persist(&self, duration: Duration) -> Result<(), SessionError> {
         let most = self.manager().policy().remember();
         if duration > most || duration < Duration::from_secs(1) {

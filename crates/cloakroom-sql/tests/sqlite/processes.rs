@@ -3,12 +3,13 @@
 use std::io::{BufRead as _, BufReader};
 use std::num::NonZeroU32;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use cloakroom_core::{Create, EndReason, Excess, Load, Revision, SessionLimit, SessionStore, Update};
+use cloakroom_core::{Create, EndReason, Excess, Load, Revision, SessionLimit, SessionStore, Touch, Update};
 use cloakroom_sql::SqliteOptions;
 use sqlx::Row as _;
 
-use crate::support::{Place, alice, create, id, live};
+use crate::support::{Place, alice, create, id, live, run};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn updates_through_two_stores_are_all_counted() {
@@ -128,4 +129,29 @@ async fn what_was_acknowledged_survives_a_killed_process() {
         let check = sqlx::query("PRAGMA integrity_check").fetch_one(&mut place.sqlite().await).await.unwrap();
         assert_eq!(check.get::<String, _>(0), "ok");
     }
+}
+
+/// What counts is the time when the lock was had, not when it was asked for.
+#[tokio::test]
+async fn a_session_that_expired_while_another_process_held_the_lock_is_not_revived() {
+    let place = Place::new();
+    let store = place.open().await;
+    let record = place.record(1);
+    create(&store, 1, &record).await;
+    let mut other = place.sqlite().await;
+    run(&mut other, "BEGIN IMMEDIATE").await;
+    let waiting = tokio::spawn({
+        let store = store.clone();
+        let later = record.last_seen() + Duration::from_secs(30);
+        async move { store.touch(&id(1), later, later + Duration::from_secs(60)).await.unwrap() }
+    });
+    // On this thread nothing else is ready, so the call is as far as it gets.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    place.clock.advance(Duration::from_secs(61));
+    assert_eq!(store.load(&id(1)).await.unwrap(), Load::Gone(Some(EndReason::Expired)));
+    run(&mut other, "ROLLBACK").await;
+    assert_eq!(waiting.await.unwrap(), Touch::Gone(Some(EndReason::Expired)));
+    assert_eq!(store.load(&id(1)).await.unwrap(), Load::Gone(Some(EndReason::Expired)));
 }
