@@ -252,7 +252,7 @@ impl Manager {
                         Ok(candidate) => authentic = Some(candidate),
                         // One that another node may know is left alone, whatever stands beside it.
                         Err(reason) if !reason.clears_cookie() && rejection != Rejection::NewerFormat => {
-                            rejection = reason
+                            rejection = reason;
                         }
                         Err(_) => {}
                     }

@@ -200,9 +200,15 @@ fn unwritable(verb: Verb) -> StoreError {
     StoreError::new(StoreErrorKind::Corrupt, verb, message).not_done()
 }
 
+/// A handle is random already, so it needs no hash to be filed under; the name behind it keeps the
+/// id apart from those of sessions, which are the output of a keyed hash there.
 fn family(handle: Handle) -> SessionId {
-    let bytes = handle.as_bytes();
-    SessionId::for_ledger("revoked-session", [bytes[0], bytes[1], bytes[2], bytes[3]], bytes)
+    let mut id = [0; SessionId::LEN];
+    let (shard, rest) = id.split_at_mut(SessionId::SHARD_LEN);
+    shard.copy_from_slice(&handle.as_bytes()[..SessionId::SHARD_LEN]);
+    rest[..Handle::LEN].copy_from_slice(handle.as_bytes());
+    rest[Handle::LEN..].copy_from_slice(b"revocation/1");
+    SessionId::from_bytes(id)
 }
 
 fn everything_of(principal: &Principal) -> SessionId {
