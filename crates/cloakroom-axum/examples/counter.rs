@@ -5,10 +5,11 @@
 
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::{Router, routing::get};
 use cloakroom_axum::{Session, SessionError, SessionLayer};
-use cloakroom_core::{Backend, CookieSettings, Key, KeyRing, Manager, MemoryStore, OsRandom, SecretKey};
+use cloakroom_core::{Backend, CookieSettings, Key, KeyRing, Manager, MemoryStore, OsRandom, SecretKey, Sweeper};
 use tokio::net::TcpListener;
 
 const VISITS: Key<u64> = Key::new("visits");
@@ -21,7 +22,10 @@ async fn visit(session: Session) -> Result<String, SessionError> {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let keys = KeyRing::new("counter", &[SecretKey::generate(&OsRandom::default())?])?;
-    let manager = Manager::builder(Backend::store(Arc::new(MemoryStore::new())), keys)
+    let store = Arc::new(MemoryStore::new());
+    // Expired sessions are removed for as long as this is held.
+    let _sweeper = Sweeper::start(store.clone(), Duration::from_secs(60));
+    let manager = Manager::builder(Backend::store(store), keys)
         .cookie(CookieSettings::danger_insecure_for_localhost())
         .build()?;
     let app = Router::new().route("/", get(visit)).layer(SessionLayer::new(manager));

@@ -33,8 +33,11 @@
 //!
 //! * Changes are written before its head leaves. Its body is not touched and may stream.
 //! * Where a handler opened the session, whatever through, the response gets `Vary: Cookie`.
-//! * Where the session was created, renewed, ended or made persistent, it gets a `Set-Cookie`, and
-//!   `Cache-Control: no-store` in place of what the handler said.
+//! * It gets a `Set-Cookie` where the session was created, renewed or made persistent, where it has
+//!   ended, where a persistent one was touched, and where a self-contained one was changed or
+//!   touched. With it comes `Cache-Control: no-store` in place of what the handler said.
+//! * One that the handler marked `public` goes without the cookie of a touch, and stays public. Where
+//!   a token must go out or a cookie be removed, it gets the `Set-Cookie` and is public no longer.
 //! * Where writing failed, an empty response with the [error's](SessionError) status takes its place.
 //! * A handler that opened no session leaves it exactly as it is, for two allocations.
 

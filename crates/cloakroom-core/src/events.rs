@@ -86,7 +86,8 @@ pub enum Event<'a> {
         /// How.
         kind: StoreErrorKind,
     },
-    /// A response was marked as public; it went out without a cookie, or was marked private.
+    /// A response was marked as public; it went out without the cookie of a touch, or as `no-store`
+    /// with the token that had to go with it.
     PublicResponse {
         /// Whether its `Cache-Control` was replaced because the cookie had to go with it.
         downgraded: bool,

@@ -18,7 +18,7 @@ use crate::store::{Create, EndReason, Load, Revision, SessionStore, Stored, Upda
 ///
 /// * A session that was ended here never opens again, under whatever token, copied or re-sealed.
 /// * Of the tokens of one session only those since the last renewal open.
-/// * Costs one load per request, and one more when somebody is signed in. As durable, and as
+/// * Costs one load per request, one more when somebody is signed in, and as many again for a change. As durable, and as
 ///   widely visible, as the store that it is kept in: over a [`MemoryStore`](crate::MemoryStore) a
 ///   restart forgets it, and other processes do not see it.
 #[derive(Clone, Debug)]

@@ -1,4 +1,7 @@
 //! Counts visits. `cargo run -p cloakroom --example visits --features axum,config,sqlite`
+//!
+//! The default cookie is `__Host-id` with `Secure`, which browsers may not keep from plain http. For
+//! development on this machine set `CLOAKROOM_DANGER_INSECURE_COOKIE_FOR_LOCALHOST=true`.
 
 use axum::{Router, routing::get};
 use cloakroom::{

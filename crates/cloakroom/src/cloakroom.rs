@@ -49,8 +49,9 @@ impl Cloakroom {
     /// The whole stack, as [`cloakroom.toml` and the environment](Config) say.
     ///
     /// Where nothing says otherwise, sessions live in the SQLite file `.cloakroom/sessions.db`, under a
-    /// key that is generated into `.cloakroom/key` for its owner's eyes only. Both are said aloud, and
-    /// both are refused where `CLOAKROOM_ENVIRONMENT=production`.
+    /// key that is generated into `.cloakroom/key` for its owner's eyes only. Each is a warning to
+    /// `tracing` and a sentence in [`notices`](Self::notices), and both are refused where
+    /// `CLOAKROOM_ENVIRONMENT=production`.
     ///
     /// # Errors
     /// Every setting that is wrong, at once, with what to write instead.

@@ -49,15 +49,21 @@ async fn visit(session: Session) -> Result<String, SessionError> {
 //! use std::sync::Arc;
 //! use std::time::Duration;
 //! use cloakroom::layer::{ObserveLayer, StoreExt, TimeoutLayer};
-//! use cloakroom::{Backend, Cloakroom, KeyRing, Manager, MemoryStore, OsRandom, SecretKey, TracingSink};
+//! use cloakroom::{Backend, Cloakroom, KeyRing, Manager, MemoryStore, OsRandom, SecretKey};
+//! use cloakroom::{SessionStore, Sweeper, TracingSink};
 //!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let store = MemoryStore::new()
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let memory: Arc<dyn SessionStore> = Arc::new(MemoryStore::new());
+//! // Removes what has expired for as long as it is held; nothing else does in a stack built in code.
+//! let sweeper = Sweeper::start(Arc::clone(&memory), Duration::from_secs(60));
+//! let store = memory
 //!     .layer(TimeoutLayer::new(Duration::from_secs(2)))
 //!     .layer(ObserveLayer::new(Arc::new(TracingSink)));
 //! let keys = KeyRing::new("shop", &[SecretKey::generate(&OsRandom::default())?])?;
 //! let sessions = Cloakroom::new(Manager::builder(Backend::store(store), keys).build()?);
-//! # let _ = sessions;
+//! // … serve …
+//! drop((sessions, sweeper));
 //! # Ok(()) }
 //! ```
 //!

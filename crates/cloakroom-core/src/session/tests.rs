@@ -13,8 +13,8 @@ use crate::record::{Client, Record};
 use crate::seal::{Seal, SealError};
 use crate::store::{Excess, SessionLimit, SessionStore as _, Verb};
 use crate::{
-    Backend, Exchange, KeyRing, MemoryStore, OsRandom, Outcome, Policy, Rejection, Revocations, SecretKey, StoreError,
-    StoreErrorKind,
+    Backend, CookieSettings, Exchange, KeyRing, MemoryStore, OsRandom, Outcome, Policy, Rejection, Revocations,
+    SecretKey, StoreError, StoreErrorKind,
 };
 
 #[derive(Debug)]
@@ -380,4 +380,49 @@ async fn a_sealed_session_that_was_ended_does_not_come_back_by_ending_all_others
         session.revoke_others().await.unwrap();
         assert_eq!(test.principal(&fresh).await, Some(alice.clone()));
     }
+}
+
+#[tokio::test]
+async fn keys_of_the_library_can_be_neither_read_nor_written() {
+    let test = fixture(Policy::default(), false);
+    let session = test.session(&test.exchange(), "").await;
+    session.flash("note", "hello").unwrap();
+    for key in ["", "cloakroom.flash", &"k".repeat(65)] {
+        let refused = [
+            session.get::<String>(key).err(),
+            session.contains(key).err(),
+            session.set(key, 1).err(),
+            session.take::<String>(key).err(),
+            session.remove(key).err(),
+            session.modify(key, |_: &mut u64| ()).err(),
+            session.transaction(|view| view.get::<String>(key)).await.err(),
+        ];
+        for (place, error) in refused.into_iter().enumerate() {
+            assert_eq!(error.map(|error| error.kind()), Some(SessionErrorKind::InvalidKey), "{key:?} {place}");
+        }
+    }
+    assert_eq!(session.take_flashes().unwrap().len(), 1);
+}
+
+/// A cookie of a key that this node does not have yet stands beside a stale one.
+#[tokio::test]
+async fn a_cookie_that_another_node_may_know_is_left_alone_whatever_stands_beside_it() {
+    let test = fixture(Policy::default(), false);
+    let cookies = CookieSettings::new().with_name("id");
+    let manager = |keys: KeyRing| {
+        let backend = Backend::store(test.store.clone());
+        Manager::builder(backend, keys).cookie(cookies.clone()).clock(test.clock.clone()).build().unwrap()
+    };
+    let ahead = manager(KeyRing::new("test", &[SecretKey::generate(&OsRandom::default()).unwrap()]).unwrap());
+    let exchange = Exchange::new(ahead);
+    exchange.session(std::iter::empty(), Client::default).await.unwrap().login("alice").unwrap();
+    let set = exchange.finish(Outcome::Answered { status: 200, public: false }).await.set_cookie.unwrap();
+    let token = set.split(';').next().unwrap().to_owned();
+
+    let exchange = Exchange::new(manager(test.manager.keys().clone()));
+    let header = format!("id=stale; {token}");
+    let session = exchange.session([header.as_bytes()].into_iter(), Client::default).await.unwrap();
+    assert_eq!(session.principal(), None);
+    let finish = exchange.finish(Outcome::Answered { status: 200, public: false }).await;
+    assert_eq!(finish.set_cookie, None, "the other node's session is not ended here");
 }

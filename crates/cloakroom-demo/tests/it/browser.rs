@@ -1,10 +1,12 @@
 //! The demo in a real browser: two of them, from signing in to signing out everywhere, with scripts and without.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use cloakroom::{Cloakroom, Config, Sources};
+use cloakroom_demo::Options;
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::json;
@@ -14,18 +16,25 @@ use tokio::process::{Child, Command};
 
 use crate::support::{Keeping, Shop, signal};
 
-/// The two programs, where Debian puts them, unless the variable of the first name says otherwise.
-const CHROMIUM: (&str, &str) = ("CHROMIUM", "/usr/bin/chromium");
-const CHROMEDRIVER: (&str, &str) = ("CHROMEDRIVER", "/usr/bin/chromedriver");
+/// The two programs, on the search path, unless the variable of the first name says otherwise.
+const CHROMIUM: (&str, &str) = ("CHROMIUM", "chromium");
+const CHROMEDRIVER: (&str, &str) = ("CHROMEDRIVER", "chromedriver");
 
 fn program((variable, default): (&str, &str)) -> String {
-    let path = std::env::var(variable).unwrap_or_else(|_| default.to_owned());
-    let there = Path::new(&path).exists();
-    assert!(
-        there,
-        "the browser tests need {path}: run `apt-get install chromium chromium-driver`, or name another in {variable}"
-    );
-    path
+    let name = std::env::var(variable).unwrap_or_else(|_| default.to_owned());
+    let found = if Path::new(&name).is_file() { Some(PathBuf::from(&name)) } else { on_path(&name) };
+    let found = found.unwrap_or_else(|| {
+        panic!(
+            "the browser tests need {name}, on the search path or named in {variable}: \
+             on Debian run `apt-get install chromium chromium-driver`"
+        )
+    });
+    found.into_os_string().into_string().unwrap()
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|directory| directory.join(program)).find(|candidate| candidate.is_file())
 }
 
 /// As long as a page may take on a busy machine. Only a failing test waits this long.
@@ -246,6 +255,36 @@ async fn everything_works_without_scripts() {
     walk(&desk, &phone, &shop).await;
     desk.leave().await;
     phone.leave().await;
+    drop(driver);
+    shop.close().await;
+}
+
+/// Chromium keeps `Secure` cookies over plain http too, where they come from this machine.
+#[tokio::test]
+async fn the_cookie_of_production_is_kept_with_every_guard() {
+    let directory = tempfile::tempdir().unwrap();
+    let sources = Sources::new().in_directory(directory.path()).with_variable("CLOAKROOM_STORE", "memory");
+    let sessions = Cloakroom::from_config(Config::load(&sources).unwrap()).await.unwrap();
+    let shop = Shop::with(sessions, Options::default()).await;
+    let driver = Driver::start().await;
+    let desk = driver.browser("desk", true).await;
+
+    desk.sign_in(&shop, "ada@example.org").await;
+    let cookie = desk.cookie().await;
+    assert_eq!(cookie.name(), "__Host-id");
+    assert_eq!((cookie.secure(), cookie.http_only()), (Some(true), Some(true)));
+    assert!(cookie.same_site().is_some_and(|same_site| same_site.is_lax()));
+    assert_eq!(cookie.path(), Some("/"));
+    assert_eq!(cookie.domain(), Some("127.0.0.1"), "host-only: a wider one begins with a dot");
+    assert_eq!((cookie.expires(), cookie.max_age()), (None, None), "ends with the browser");
+    let seen = desk.client.execute("return document.cookie", Vec::new()).await.unwrap();
+    assert_eq!(seen, json!(""), "no script reads it");
+
+    desk.open(&shop, "/account").await;
+    desk.click("form[action='/account/sign-out-everywhere'] button").await;
+    assert_eq!(desk.see("[role=status]").await, "You are signed out, here and everywhere else.");
+    assert!(!desk.has_cookie().await, "what removes it has the attributes that set it");
+    desk.leave().await;
     drop(driver);
     shop.close().await;
 }
