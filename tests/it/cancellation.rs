@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::task::Poll;
 
-use cloakroom_core::{Session, SessionErrorKind};
+use cloakroom_core::{Session, SessionError, SessionErrorKind};
 
 use crate::setup::{Browser, Kind, World, on_every_backend};
 
@@ -84,6 +84,8 @@ on_every_backend!(
     a_cut_transaction_is_done_or_not,
     a_cut_first_write_hands_out_nothing,
     a_cut_load_changes_nothing,
+    a_cut_sign_out_everywhere_ends_all_or_none_and_the_next_one_ends_all,
+    a_cut_sign_out_elsewhere_ends_all_or_none_and_the_next_one_ends_all,
 );
 
 async fn a_cut_update_is_done_or_not(world: World) {
@@ -165,4 +167,51 @@ async fn a_cut_load_changes_nothing(world: World) {
         }
     }
     assert_eq!(both(&browser).await, OLD);
+}
+
+/// Cuts `end` at every await, in one of three browsers of the same person, and then calls it again.
+async fn ending_at_every_await(
+    world: &World,
+    end: impl AsyncFn(&Session) -> Result<(), SessionError>,
+    spares_the_caller: bool,
+) {
+    let mut bystander = world.signed_in("bob").await;
+    bystander.visit(async |session| set_both(session, 7)).await;
+    let (mut cut, mut gone) = (0, 0);
+    for polls in 1.. {
+        let mut here = visitor(world).await;
+        let elsewhere = [visitor(world).await, visitor(world).await];
+        let request = here.request().await;
+        let whole = cancelled_after(polls, end(&request.session)).await;
+        drop(request);
+        let found = (both(&elsewhere[0]).await, both(&elsewhere[1]).await, both(&here).await);
+        let here_after = if spares_the_caller { OLD } else { GONE };
+        if let Some(ended) = whole {
+            ended.unwrap();
+            assert_eq!(found, (GONE, GONE, here_after));
+            break;
+        }
+        cut += 1;
+        // A store may still do what it was asked before the cut, while this is read or called again.
+        if let Err(error) = here.visit(async |session| end(session).await).await.value {
+            assert_eq!(error.kind(), SessionErrorKind::NotSignedIn, "the first call ended this one too: {error}");
+        }
+        assert_eq!(here.has_cookie(), spares_the_caller, "cut after {polls} polls");
+        let settled = (both(&elsewhere[0]).await, both(&elsewhere[1]).await, both(&here).await);
+        assert_eq!(settled, (GONE, GONE, here_after), "cut after {polls} polls, and before that {found:?}");
+        let halves = [(OLD, OLD), (OLD, GONE), (GONE, GONE)];
+        assert!(halves.contains(&(found.0, found.1)), "cut after {polls} polls: {found:?}");
+        gone += usize::from((found.0, found.1) == (GONE, GONE));
+        assert_eq!(both(&bystander).await, Some((7, 7)), "somebody else's session");
+    }
+    assert!(cut >= 2, "only {cut} awaits were cut");
+    assert!(gone >= 1, "no cut came after the end was written");
+}
+
+async fn a_cut_sign_out_everywhere_ends_all_or_none_and_the_next_one_ends_all(world: World) {
+    ending_at_every_await(&world, async |session| session.logout_everywhere().await, false).await;
+}
+
+async fn a_cut_sign_out_elsewhere_ends_all_or_none_and_the_next_one_ends_all(world: World) {
+    ending_at_every_await(&world, async |session| session.revoke_others().await, true).await;
 }

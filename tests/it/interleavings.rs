@@ -11,8 +11,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use cloakroom_core::{Exchange, Finish, Handle, MemoryStore, Session};
+use cloakroom_core::{Exchange, Finish, Handle, MemoryStore, Session, SessionStore as _};
+use cloakroom_sql::{SqliteOptions, SqliteStore, Synchronous};
 use cloakroom_testkit::ManualClock;
+use tokio::runtime::Runtime;
 
 use crate::setup::{Kind, Request, Stack, World, Yielding, Yields, principal, token_of};
 
@@ -64,11 +66,42 @@ struct Finished {
     finish: Finish,
 }
 
+/// What a scene plays on: it finds no session there.
+type Ground = (Yielding, Arc<ManualClock>);
+
+fn memory(yields: Yields) -> Ground {
+    let clock = Arc::new(ManualClock::new());
+    (Yielding::new(Arc::new(MemoryStore::new().with_clock(clock.clone())), yields), clock)
+}
+
+/// A SQLite file, in which one scene plays after the other.
+struct File {
+    store: Arc<SqliteStore>,
+    clock: Arc<ManualClock>,
+    runtime: Arc<Runtime>,
+    _directory: tempfile::TempDir,
+}
+
+impl File {
+    fn open() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (directory, clock) = (tempfile::tempdir().unwrap(), Arc::new(ManualClock::new()));
+        let options = SqliteOptions::new(directory.path().join("sessions.db")).with_synchronous(Synchronous::Normal);
+        let store = runtime.block_on(options.with_readers(1).with_clock(clock.clone()).open()).unwrap();
+        Self { store: Arc::new(store), clock, runtime: Arc::new(runtime), _directory: directory }
+    }
+
+    fn emptied(&self, yields: Yields) -> Ground {
+        self.clock.advance(DAY);
+        self.runtime.block_on(self.store.sweep(1000)).unwrap();
+        assert_eq!(self.runtime.block_on(self.store.scan(None, 1)).unwrap().len(), 0, "the scene before is over");
+        (Yielding::new(self.store.clone(), yields).waiting_on(self.runtime.clone()), self.clock.clone())
+    }
+}
+
 impl Scene {
     /// A session of `owner`, last used two minutes ago.
-    fn new(kind: Kind, yields: Yields, owner: Option<&'static str>) -> Self {
-        let clock = Arc::new(ManualClock::new());
-        let store = Yielding::new(Arc::new(MemoryStore::new().with_clock(clock.clone())), yields);
+    fn new(kind: Kind, (store, clock): Ground, owner: Option<&'static str>) -> Self {
         let world = World::on(kind, Stack::Bare, Arc::new(store), clock);
         let mut browser = world.browser();
         run(browser.visit(async |session| match owner {
@@ -231,9 +264,13 @@ fn every_schedule(scene: impl Fn() -> Scene, check: impl Fn(&Scene, &[usize])) -
 /// One request against one end, in every order. A sealed session asks for more, so there it gives
 /// way before each call only.
 fn duel(kind: Kind, change: Change, killer: Killer) -> usize {
+    duel_on(memory, kind, change, killer)
+}
+
+fn duel_on(ground: impl Fn(Yields) -> Ground, kind: Kind, change: Change, killer: Killer) -> usize {
     let yields = if kind == Kind::Sealed { Yields::Before } else { Yields::BeforeAndAfter };
     let scene = || {
-        let mut scene = Scene::new(kind, yields, Some("alice"));
+        let mut scene = Scene::new(kind, ground(yields), Some("alice"));
         scene.change(change, "n");
         scene.kill(killer);
         scene
@@ -241,7 +278,7 @@ fn duel(kind: Kind, change: Change, killer: Killer) -> usize {
     every_schedule(scene, |scene, schedule| {
         let schedule = &format!("{change:?} × {killer:?} {schedule:?}");
         scene.check(killer, schedule);
-        if kind == Kind::Memory && killer == Killer::Renew && change == Change::Set {
+        if kind != Kind::Sealed && killer == Killer::Renew && change == Change::Set {
             scene.check_nothing_is_lost(1, schedule);
         }
     })
@@ -249,9 +286,13 @@ fn duel(kind: Kind, change: Change, killer: Killer) -> usize {
 
 /// Two requests against one end, in every order.
 fn three(kind: Kind, changes: [Change; 2], killer: Killer) -> usize {
-    let owner = (kind == Kind::Memory).then_some("alice");
+    three_on(memory, kind, changes, killer)
+}
+
+fn three_on(ground: impl Fn(Yields) -> Ground, kind: Kind, changes: [Change; 2], killer: Killer) -> usize {
+    let owner = (kind != Kind::Sealed).then_some("alice");
     let scene = || {
-        let mut scene = Scene::new(kind, Yields::Before, owner);
+        let mut scene = Scene::new(kind, ground(Yields::Before), owner);
         for change in changes {
             scene.change(change, "n");
         }
@@ -261,7 +302,7 @@ fn three(kind: Kind, changes: [Change; 2], killer: Killer) -> usize {
     every_schedule(scene, |scene, schedule| {
         let schedule = &format!("{changes:?} × {killer:?} {schedule:?}");
         scene.check(killer, schedule);
-        if kind == Kind::Memory && killer == Killer::Nobody && changes == [Change::CommitAndSet; 2] {
+        if kind != Kind::Sealed && killer == Killer::Nobody && changes == [Change::CommitAndSet; 2] {
             scene.check_nothing_is_lost(2, schedule);
         }
     })
@@ -282,6 +323,39 @@ fn no_order_of_one_request_and_one_end_brings_a_stored_session_back() {
     ];
     for (change, expected) in counts {
         assert_eq!(killers.map(|killer| duel(Kind::Memory, change, killer)), expected, "{change:?}");
+    }
+}
+
+/// The same orders as in memory, and as many of them: the two stores answer alike.
+mod in_a_file {
+    use super::*;
+
+    fn no_order_brings_it_back(change: Change, expected: [usize; 4]) {
+        let file = File::open();
+        let killers = [Killer::Logout, Killer::RevokeAll, Killer::Expire, Killer::Renew];
+        let duel = |killer| duel_on(|yields| file.emptied(yields), Kind::Sqlite, change, killer);
+        assert_eq!(killers.map(duel), expected);
+    }
+
+    #[test]
+    fn no_order_of_a_change_and_one_end_brings_the_session_back() {
+        no_order_brings_it_back(Change::Set, [252, 56, 6, 312]);
+    }
+
+    #[test]
+    fn no_order_of_a_commit_and_one_end_brings_the_session_back() {
+        no_order_brings_it_back(Change::CommitAndSet, [732, 106, 8, 1986]);
+    }
+
+    #[test]
+    fn no_order_of_a_touch_and_one_end_brings_the_session_back() {
+        no_order_brings_it_back(Change::Touch, [242, 50, 6, 242]);
+    }
+
+    #[test]
+    fn no_order_of_two_commits_loses_an_update() {
+        let (file, changes) = (File::open(), [Change::CommitAndSet; 2]);
+        assert_eq!(three_on(|yields| file.emptied(yields), Kind::Sqlite, changes, Killer::Nobody), 102);
     }
 }
 

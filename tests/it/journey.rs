@@ -209,12 +209,73 @@ impl Client {
         }
     }
 
+    fn cookie_header(&self) -> String {
+        let pairs: Vec<_> = self.jar.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        pairs.join("; ")
+    }
+
     fn token(&self) -> &str {
         &self.jar.iter().find(|(name, _)| name == "__Host-id").unwrap().1
     }
 }
 
+/// A shared cache in front of the application, as RFC 9111 allows one and no more polite: whatever
+/// may be kept is kept, without a word about how long, and is served until a form is sent there.
+struct SharedCache {
+    kept: Vec<Kept>,
+    hits: Vec<String>,
+}
+
+struct Kept {
+    path: String,
+    /// What the kept response varies on, and what its request said there.
+    vary: Vec<(String, String)>,
+    headers: Vec<(String, String)>,
+    body: String,
+}
+
+impl SharedCache {
+    const fn new() -> Self {
+        Self { kept: Vec::new(), hits: Vec::new() }
+    }
+
+    async fn get(&mut self, client: &mut Client, path: &str) -> String {
+        let request = client.cookie_header();
+        let said = |field: &str| if field == "cookie" { request.clone() } else { String::new() };
+        let fits = |kept: &&Kept| kept.path == path && kept.vary.iter().all(|(field, value)| said(field) == *value);
+        if let Some(kept) = self.kept.iter().find(fits) {
+            self.hits.push(path.to_owned());
+            // A cache hands on every header that it keeps, cookies too.
+            kept.headers.iter().filter(|(name, _)| name == "set-cookie").for_each(|(_, cookie)| client.receive(cookie));
+            return kept.body.clone();
+        }
+        let Answer { status, headers, body } = client.get(path).await;
+        let directives = list(&headers, "cache-control");
+        let vary = list(&headers, "vary");
+        let forbidden =
+            directives.iter().any(|directive| ["no-store", "private", "no-cache"].contains(&directive.as_str()));
+        if status == 200 && !forbidden && !vary.iter().any(|field| field == "*") {
+            let vary = vary.into_iter().map(|field| (field.clone(), said(&field))).collect();
+            self.kept.push(Kept { path: path.to_owned(), vary, headers, body: body.clone() });
+        }
+        body
+    }
+
+    async fn post(&mut self, client: &mut Client, path: &str) {
+        assert_eq!(client.post(path).await.status, 200, "{path}");
+        // What is kept for the address that the form went to, or for one above it, is out of date.
+        self.kept.retain(|kept| !path.starts_with(&kept.path));
+    }
+}
+
+/// The members of a list header, in lower case.
+fn list(headers: &[(String, String)], name: &str) -> Vec<String> {
+    let lines = headers.iter().filter(|(known, _)| known == name);
+    lines.flat_map(|(_, line)| line.split(',')).map(|member| member.trim().to_ascii_lowercase()).collect()
+}
+
 on_every_backend!(
+    two_people_behind_one_shared_cache_never_see_each_others_page,
     a_visitor_fills_a_cart_signs_in_and_signs_out_everywhere,
     what_a_request_did_to_the_session_shows_in_its_headers,
     a_failed_response_and_a_panic_change_nothing,
@@ -330,6 +391,66 @@ async fn a_token_anywhere_but_in_the_cookie_is_ignored(world: World) {
         assert_eq!(thief.send("GET", "/who", "", &format!("__Host-id={token}")).await.body, "nobody");
     }
     assert_eq!(alice.get("/who").await.body, "alice");
+}
+
+async fn two_people_behind_one_shared_cache_never_see_each_others_page(world: World) {
+    let address = serve(&world).await;
+    let mut cache = SharedCache::new();
+    let mut people = [("alice", Client::new(address)), ("bob", Client::new(address))];
+    let mut stranger = Client::new(address);
+    for (n, (name, client)) in people.iter_mut().enumerate() {
+        // Strangers first: what they were shown is kept under the very same addresses.
+        assert_eq!(cache.get(client, "/who").await, "nobody");
+        assert_eq!(cache.get(client, "/cart").await, "[]");
+        cache.post(client, &format!("/login/{name}")).await;
+        cache.post(client, &format!("/cart/{n}")).await;
+    }
+    for round in 0..3 {
+        let mut forms = Vec::new();
+        let mut handles = Vec::new();
+        for (n, (name, client)) in people.iter_mut().enumerate() {
+            for _ in 0..2 {
+                assert_eq!(cache.get(client, "/who").await, *name);
+                assert_eq!(cache.get(client, "/cart").await, format!("[{n}]"));
+                cache.get(client, "/public").await;
+                assert_eq!(cache.get(client, "/plain").await, "plain");
+                assert_eq!(cache.get(client, "/lazy").await, "unread");
+            }
+            forms.push(cache.get(client, "/form").await);
+            handles.push(cache.get(client, "/handle").await);
+            let who = client.get("/who").await.body;
+            assert_eq!(who, *name, "the cookie that a cached page brought is somebody else's");
+        }
+        assert_ne!(handles[0], handles[1]);
+        for (n, (name, client)) in people.iter_mut().enumerate() {
+            for (m, form) in forms.iter().enumerate() {
+                let status = client.send("POST", "/form", "", form).await.status;
+                assert_eq!(status == 200, n == m, "{name}'s form {m}: {status}");
+            }
+            if round == 0 {
+                // The responses after this one hand out cookies again, where sessions are sealed.
+                world.clock.advance(std::time::Duration::from_secs(120));
+            } else {
+                cache.post(client, &format!("/login/{name}")).await;
+            }
+        }
+        assert_eq!(cache.get(&mut stranger, "/who").await, "nobody");
+        assert_eq!(cache.get(&mut stranger, "/cart").await, "[]");
+    }
+    // A form makes a stranger's session: nobody else gets its cookie, or its token.
+    let mut other = Client::new(address);
+    let forms = (cache.get(&mut stranger, "/form").await, cache.get(&mut other, "/form").await);
+    assert_ne!(forms.0, forms.1);
+    assert_ne!(stranger.token(), other.token());
+    for (_, client) in &mut people {
+        cache.post(client, "/logout").await;
+        assert_eq!(cache.get(client, "/who").await, "nobody");
+        assert_eq!(cache.get(client, "/cart").await, "[]");
+    }
+    // It is a cache: a page without a session is shared by all, one with a session by one person's requests.
+    let hits = |path: &str| cache.hits.iter().filter(|hit| *hit == path).count();
+    assert_eq!(hits("/plain"), 2 * 3 * 2 - 1);
+    assert!(hits("/who") >= 6, "{:?}", cache.hits);
 }
 
 mod stores {

@@ -7,3 +7,4 @@ mod forgery;
 mod lifetime;
 mod limits;
 mod resurrection;
+mod spoofs;

@@ -1,8 +1,13 @@
 //! Sessions that ended, presented again.
 
-use cloakroom_core::{EndReason, Page, SessionErrorKind, State};
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::setup::{World, on_every_backend, on_every_store, principal};
+use cloakroom_cookie::EncryptedSeal;
+use cloakroom_core::{Backend, EndReason, Manager, OsRandom, Page, SessionErrorKind, State};
+use cloakroom_testkit::ManualClock;
+
+use crate::setup::{Browser, World, on_every_backend, on_every_store, principal, ring};
 
 on_every_backend!(
     logout_is_not_undone_by_a_request_in_flight,
@@ -165,5 +170,40 @@ mod self_contained {
             (session.list(Page::FIRST).await.unwrap_err().kind(), session.revoke(handle).await.unwrap_err().kind())
         });
         assert_eq!(reply.await.value, (SessionErrorKind::Unsupported, SessionErrorKind::Unsupported));
+    }
+}
+
+mod self_contained_without_a_revocation_list {
+    use super::*;
+
+    /// As its documentation warns: the cookie goes, and a copy of it opens until it times out.
+    #[tokio::test]
+    async fn a_logout_takes_the_cookie_and_nothing_else_and_a_copy_opens_until_its_timeout() {
+        let (keys, clock) = (ring("tests", &[1]), Arc::new(ManualClock::new()));
+        // A seal is all there is: no store.
+        let seal = EncryptedSeal::new(keys.clone(), Arc::new(OsRandom::default()));
+        let backend = Backend::danger_self_contained_without_revocation(Arc::new(seal));
+        let manager = Manager::builder(backend, keys).clock(clock.clone()).build().unwrap();
+        let alice = principal("alice");
+
+        let mut browser = Browser::new(manager.clone(), Arc::default());
+        browser.visit(async |session| session.login("alice").unwrap()).await;
+        let mut copy = browser.clone();
+        let reply = browser.visit(async |session| session.logout().unwrap()).await;
+        assert!(reply.clears_cookie() && !browser.has_cookie());
+        assert_eq!(reply.error(), None);
+        let reply = copy.visit(async |session| (session.principal(), session.revoke_others().await)).await;
+        assert_eq!(reply.value.0, Some(alice.clone()), "nothing on the server can end it");
+        assert_eq!(reply.value.1.unwrap_err().kind(), SessionErrorKind::Unsupported);
+
+        assert_eq!(manager.revoke_all(&alice, None).await.unwrap_err().kind(), SessionErrorKind::Unsupported);
+        let refused = copy.visit(async |session| session.logout_everywhere().await.unwrap_err().kind()).await;
+        assert_eq!(refused.value, SessionErrorKind::Unsupported);
+        assert!(copy.has_cookie(), "a sign-out everywhere that did not happen is none here either");
+        let reply = copy.visit(async |session| session.principal()).await;
+        assert_eq!(reply.value, Some(alice));
+
+        clock.advance(Duration::from_secs(24 * 60 * 60));
+        assert_eq!(copy.visit(async |session| session.principal()).await.value, None);
     }
 }

@@ -6,6 +6,7 @@ use cloakroom_core::{
     Create, EndReason, Ended, Handle, Listing, Load, Page, Principal, Probe, Record, Renew, Renewal, Revision,
     SessionId, SessionLimit, SessionStore, StoreError, Stored, Touch, Update,
 };
+use tokio::runtime::Runtime;
 
 /// A store that gives way at every call, so that whoever polls decides who goes on: also for a
 /// store that never waits.
@@ -13,6 +14,8 @@ use cloakroom_core::{
 pub(crate) struct Yielding {
     inner: Arc<dyn SessionStore>,
     yields: Yields,
+    /// Where the store lives that has to wait for its disk.
+    runtime: Option<Arc<Runtime>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,12 +26,21 @@ pub(crate) enum Yields {
 
 impl Yielding {
     pub(crate) fn new(inner: Arc<dyn SessionStore>, yields: Yields) -> Self {
-        Self { inner, yields }
+        Self { inner, yields, runtime: None }
+    }
+
+    /// Waits for the store's answer inside of one poll, so that giving way is the only thing between
+    /// two polls. Whoever polls must not be in a runtime.
+    pub(crate) fn waiting_on(self, runtime: Arc<Runtime>) -> Self {
+        Self { runtime: Some(runtime), ..self }
     }
 
     async fn pass<T>(&self, call: impl Future<Output = T>) -> T {
         give_way().await;
-        let answer = call.await;
+        let answer = match &self.runtime {
+            Some(runtime) => runtime.block_on(call),
+            None => call.await,
+        };
         if self.yields == Yields::BeforeAndAfter {
             give_way().await;
         }
