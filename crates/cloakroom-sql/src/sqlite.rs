@@ -137,6 +137,7 @@ impl SqliteStore {
             connection: writer,
             clock: Arc::clone(&options.clock),
             tombstones: options.tombstones,
+            busy_timeout: options.busy_timeout,
         };
         tokio::spawn(async move {
             writer.run().await;

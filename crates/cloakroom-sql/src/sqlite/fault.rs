@@ -24,6 +24,11 @@ impl Fault {
         Self { error: Arc::new(error), outcome }
     }
 
+    /// Another process holds the lock.
+    pub(crate) fn is_busy(&self) -> bool {
+        matches!(code(&self.error), Some(BUSY | LOCKED))
+    }
+
     pub(crate) fn to_store_error(&self, verb: Verb, file: &Path) -> StoreError {
         let file = file.display();
         let (kind, message) = match code(&self.error) {

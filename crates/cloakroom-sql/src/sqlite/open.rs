@@ -142,6 +142,7 @@ impl SqliteOptions {
                 return Err(error);
             }
         }
+        writer = Connector::without_waiting(writer).await.map_err(|error| OpenError::driver(&file, error))?;
         let mut readers = Vec::with_capacity(self.readers);
         for _ in 0..self.readers {
             readers.push(connector.reader().await.map_err(|error| OpenError::driver(&file, error))?);
@@ -289,6 +290,17 @@ impl Connector {
 
     pub(crate) async fn writer(&self) -> sqlx::Result<SqliteConnection> {
         self.0.connect().await
+    }
+
+    /// A writer that is refused at once where another process holds the lock. The writing task waits
+    /// itself, and looks at the clock when it has the lock.
+    pub(crate) async fn impatient_writer(&self) -> sqlx::Result<SqliteConnection> {
+        Self::without_waiting(self.writer().await?).await
+    }
+
+    async fn without_waiting(mut writer: SqliteConnection) -> sqlx::Result<SqliteConnection> {
+        writer.execute("PRAGMA busy_timeout = 0").await?;
+        Ok(writer)
     }
 
     pub(crate) async fn reader(&self) -> sqlx::Result<SqliteConnection> {

@@ -7,7 +7,7 @@
 
 use std::mem::discriminant;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cloakroom_core::{
     Clock, Create, EndReason, Excess, Handle, Principal, Record, Renew, Revision, SessionId, SessionLimit, StoreError,
@@ -94,6 +94,7 @@ pub(crate) struct Writer {
     pub(crate) connection: Reconnect,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) tombstones: Duration,
+    pub(crate) busy_timeout: Duration,
 }
 
 impl Writer {
@@ -140,14 +141,21 @@ impl Writer {
 
     /// Does all of these, or none.
     async fn attempt(&mut self, ops: &[Op]) -> Result<Vec<OpResult>, Failed> {
-        let connection = match self.connection.get(Connector::writer).await {
+        let connection = match self.connection.get(Connector::impatient_writer).await {
             Ok(connection) => connection,
             Err(fault) => return Err(Failed::all(fault)),
         };
-        let desk = Desk { connection, clock: &*self.clock, tombstones: self.tombstones };
-        let result = match ops {
-            [op] if op.is_one_statement() => desk.alone(op).await,
-            ops => desk.in_transaction(ops).await,
+        let mut desk =
+            Desk { connection, clock: &*self.clock, tombstones: self.tombstones, busy_timeout: self.busy_timeout };
+        let alone = match ops {
+            [op] if op.is_one_statement() => Some(desk.alone(op).await),
+            _ => None,
+        };
+        let result = match alone {
+            // Another process has the lock: wait for it, and only then look at the clock.
+            Some(Err(failed)) if failed.fault.is_busy() => desk.in_transaction(ops).await,
+            Some(result) => result,
+            None => desk.in_transaction(ops).await,
         };
         if result.as_ref().is_err_and(|failed| failed.broken || failed.fault.costs_the_connection()) {
             self.connection.lose();
@@ -191,12 +199,10 @@ impl Op {
     fn is_one_statement(&self) -> bool {
         match self {
             Self::Create { row, limit } => limit.is_none() || row.record.principal().is_none(),
-            Self::Delete { .. } | Self::Revoke { .. } | Self::RevokeAll { .. } | Self::Sweep { .. } => true,
-            // Their deadline is compared with the time, which counts once the write lock is held: a
-            // session that expired while another process held it is not revived.
-            Self::Update { .. } | Self::Touch { .. } | Self::Renew { .. } => false,
+            Self::Update { .. } | Self::Touch { .. } | Self::Delete { .. } | Self::Revoke { .. } => true,
+            Self::RevokeAll { .. } | Self::Sweep { .. } => true,
             // Taking the write lock is what it is about.
-            Self::Probe => false,
+            Self::Renew { .. } | Self::Probe => false,
         }
     }
 
@@ -228,10 +234,11 @@ struct Desk<'a> {
     connection: &'a mut SqliteConnection,
     clock: &'a dyn Clock,
     tombstones: Duration,
+    busy_timeout: Duration,
 }
 
 impl Desk<'_> {
-    async fn alone(mut self, op: &Op) -> Result<Vec<OpResult>, Failed> {
+    async fn alone(&mut self, op: &Op) -> Result<Vec<OpResult>, Failed> {
         let now = self.now();
         match self.run(op, now).await {
             Ok(result) => Ok(vec![result]),
@@ -239,11 +246,28 @@ impl Desk<'_> {
         }
     }
 
-    async fn in_transaction(mut self, ops: &[Op]) -> Result<Vec<OpResult>, Failed> {
-        let begun = sqlx::query(sql::BEGIN).execute(&mut *self.connection).await;
-        if let Err(error) = begun {
-            return Err(Failed::all(Fault::before_commit(error)));
+    /// Waits for the write lock as long as the busy timeout, as SQLite would, at its intervals.
+    async fn begin(&mut self) -> Result<(), Fault> {
+        let started = Instant::now();
+        let mut pauses = [1, 2, 5, 10, 15, 20].into_iter();
+        loop {
+            match sqlx::query(sql::BEGIN).execute(&mut *self.connection).await {
+                Ok(_) => return Ok(()),
+                Err(error) => {
+                    let fault = Fault::before_commit(error);
+                    let left = self.busy_timeout.saturating_sub(started.elapsed());
+                    if left.is_zero() || !fault.is_busy() {
+                        return Err(fault);
+                    }
+                    let pause = Duration::from_millis(pauses.next().unwrap_or(25));
+                    tokio::time::sleep(left.min(pause)).await;
+                }
+            }
         }
+    }
+
+    async fn in_transaction(&mut self, ops: &[Op]) -> Result<Vec<OpResult>, Failed> {
+        self.begin().await.map_err(Failed::all)?;
         // Only now: the lock may have taken its time.
         let now = self.now();
         let results = match self.run_all(ops, now).await {
