@@ -487,4 +487,27 @@ pub enum Durability {
     Crash,
     /// What was acknowledged survives a crash of the machine.
     Machine,
+    /// Copied to replicas after it was acknowledged: a failover may lose the last moments, and with
+    /// them the end of a session, which then lives again.
+    Async,
+    /// Acknowledged once this many replicas have it: it survives a failover to any of them.
+    Acked {
+        /// How many.
+        replicas: u32,
+    },
+    /// As `Async`, but the end of a session is also kept where it cannot be lost, and asked for there.
+    Epoch,
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process => f.write_str("process"),
+            Self::Crash => f.write_str("crash"),
+            Self::Machine => f.write_str("machine"),
+            Self::Async => f.write_str("async"),
+            Self::Acked { replicas } => write!(f, "acked({replicas})"),
+            Self::Epoch => f.write_str("epoch"),
+        }
+    }
 }
