@@ -1,5 +1,6 @@
 //! `cargo xtask ci`: named steps, each a few command lines that can also be run by hand.
 
+mod backends;
 mod deny;
 mod steps;
 mod tools;
@@ -7,41 +8,50 @@ mod workspace;
 
 use std::time::{Duration, Instant};
 
+use crate::services::{self, Held};
 use crate::{Result, shell};
 
 struct Step {
     name: &'static str,
     about: &'static str,
-    /// Returns what the final table shall say beyond "ok"; often nothing.
+    /// Returns what the final table shall say beyond "ok", often nothing; lines after the first are
+    /// printed below that table.
     run: fn() -> Result<String>,
+    needs: Needs,
 }
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    Nothing,
+    /// The servers that the tests share (`cargo xtask services`), which then run for this long only.
+    Servers,
+}
+
+use Needs::{Nothing, Servers};
 
 /// In the order in which they run: the cheap ones first, and the tools before what needs them.
 const STEPS: &[Step] = &[
-    Step { name: "tools", about: "install the tools that are missing", run: tools::install_missing },
-    Step { name: "fmt", about: "the sources are formatted", run: steps::fmt },
-    Step { name: "tidy", about: "the workspace's own rules, see xtask/src/tidy.rs", run: crate::tidy::check },
-    Step {
-        name: "clippy",
-        about: "no lint fires with the default features, with none and with all",
-        run: steps::clippy,
-    },
-    Step {
-        name: "features",
-        about: "each crate compiles without warnings alone, with none and with each of its features",
-        run: steps::features,
-    },
-    Step { name: "test", about: "unit and integration tests, the browser's included", run: steps::test },
-    Step { name: "doctest", about: "the examples in the documentation compile and hold", run: steps::doctest },
-    Step { name: "docs", about: "the documentation builds without warnings", run: steps::docs },
-    Step {
-        name: "deny",
-        about: "licences, bans, sources and advisories of the dependencies, see deny.toml",
-        run: deny::check,
-    },
-    Step { name: "examples", about: "the examples and the demo build", run: steps::examples },
-    Step { name: "bench", about: "the benchmarks build", run: steps::bench },
+    step("tools", "install the tools that are missing", tools::install_missing, Nothing),
+    step("fmt", "the sources are formatted", steps::fmt, Nothing),
+    step("tidy", "the workspace's own rules, see xtask/src/tidy.rs", crate::tidy::check, Nothing),
+    step("clippy", "no lint fires with the default features, with none and with all", steps::clippy, Nothing),
+    step(
+        "features",
+        "each crate compiles without warnings alone, with none and with each of its features",
+        steps::features,
+        Nothing,
+    ),
+    step("test", "unit and integration tests, on real servers and in a real browser", steps::test, Servers),
+    step("doctest", "the examples in the documentation compile and hold", steps::doctest, Servers),
+    step("docs", "the documentation builds without warnings", steps::docs, Nothing),
+    step("deny", "licences, bans, sources and advisories of the dependencies, see deny.toml", deny::check, Nothing),
+    step("examples", "the examples and the demo build", steps::examples, Nothing),
+    step("bench", "the benchmarks build", steps::bench, Nothing),
 ];
+
+const fn step(name: &'static str, about: &'static str, run: fn() -> Result<String>, needs: Needs) -> Step {
+    Step { name, about, run, needs }
+}
 
 pub(crate) fn run(args: &[String]) -> Result<()> {
     match parse(args)? {
@@ -143,10 +153,15 @@ fn run_steps(steps: &[&Step], keep_going: bool) -> Result<()> {
         println!("CI is set: every command also gets {name}={value}, unless it is set already");
     }
     let mut outcomes = Vec::new();
+    let mut servers = None;
     for (i, step) in steps.iter().enumerate() {
         println!("\n[{}/{}] {}: {} (elapsed {})", i + 1, steps.len(), step.name, step.about, human(start.elapsed()));
         let begun = Instant::now();
-        let result = (step.run)();
+        let result = provide(&mut servers, step).and_then(|()| (step.run)());
+        let goes_on = result.is_ok() || keep_going;
+        let needed_later = goes_on && steps[i + 1..].iter().any(|later| later.needs == Servers);
+        let ended = if needed_later { Ok(()) } else { end(servers.take()) };
+        let result = result.and_then(|note| ended.map(|()| note));
         if let Err(message) = &result {
             println!("{}: FAILED: {message}", step.name);
         }
@@ -160,19 +175,37 @@ fn run_steps(steps: &[&Step], keep_going: bool) -> Result<()> {
     verdict(steps, &outcomes, start.elapsed()).map(|line| println!("{line}"))
 }
 
+/// Starts the servers before the first step that needs them.
+fn provide(servers: &mut Option<Held>, step: &Step) -> Result<()> {
+    if step.needs == Servers && servers.is_none() {
+        *servers = Some(services::hold()?);
+    }
+    Ok(())
+}
+
+/// Ends them after the last one. Should this process die before, they end by themselves.
+fn end(servers: Option<Held>) -> Result<()> {
+    servers.map_or(Ok(()), Held::end)
+}
+
 fn table(steps: &[&Step], outcomes: &[Outcome]) -> String {
     let mut text = format!("{:<10}{:<9}{:>8}  note\n", "step", "result", "time");
     for (i, step) in steps.iter().enumerate() {
         let (result, took, note) = match outcomes.get(i) {
             None => ("not run", String::new(), ""),
             Some(outcome) => match &outcome.result {
-                Ok(note) => ("ok", human(outcome.took), note.as_str()),
+                Ok(note) => ("ok", human(outcome.took), note.lines().next().unwrap_or_default()),
                 Err(message) => ("FAILED", human(outcome.took), message.as_str()),
             },
         };
         let line = format!("{:<10}{result:<9}{took:>8}  {note}", step.name);
         text.push_str(line.trim_end());
         text.push('\n');
+    }
+    for note in outcomes.iter().filter_map(|outcome| outcome.result.as_ref().ok()) {
+        if let Some((_, below)) = note.split_once('\n') {
+            text.push_str(&format!("\n{below}"));
+        }
     }
     text
 }
@@ -237,12 +270,13 @@ mod tests {
     #[test]
     fn the_table_tells_passed_failed_and_not_run_apart() {
         let steps: Vec<_> = STEPS.iter().take(3).collect();
-        let outcomes = [outcome(Ok("12 done")), outcome(Err("`x` ended".to_owned()))];
+        let outcomes = [outcome(Ok("12 done\na  1\n")), outcome(Err("`x` ended".to_owned()))];
         let table = table(&steps, &outcomes);
         let lines: Vec<_> = table.lines().collect();
         assert_eq!(lines[1], "tools     ok          1m15s  12 done");
         assert_eq!(lines[2], "fmt       FAILED      1m15s  `x` ended");
         assert_eq!(lines[3], "tidy      not run");
+        assert_eq!(lines[4..], ["", "a  1"], "what a step has to say at length comes last");
     }
 
     #[test]

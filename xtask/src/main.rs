@@ -6,6 +6,8 @@
 
 mod ci;
 mod demo;
+mod packages;
+mod services;
 mod shell;
 mod tidy;
 
@@ -27,6 +29,11 @@ const COMMANDS: &[Command] = &[
         name: "demo",
         about: "build and start the demo application; arguments after `--` go to it",
         run: demo::run,
+    },
+    Command {
+        name: "services",
+        about: "the servers that the tests share: up, down, status, urls (`cargo xtask services --help`)",
+        run: services::run,
     },
 ];
 
@@ -61,7 +68,7 @@ fn dispatch(args: &[String]) -> Result<()> {
 fn help() -> String {
     let mut text = String::from("usage: cargo xtask COMMAND [ARGUMENTS]\n\ncommands:\n");
     for command in COMMANDS {
-        text.push_str(&format!("  {:<6} {}\n", command.name, command.about));
+        text.push_str(&format!("  {:<9} {}\n", command.name, command.about));
     }
     text
 }
@@ -89,6 +96,6 @@ mod tests {
     #[test]
     fn an_unknown_command_is_answered_with_the_known_ones() {
         let error = dispatch(&["bogus".to_owned()]).unwrap_err();
-        assert!(error.contains("`bogus`") && error.contains("ci, demo"), "{error}");
+        assert!(error.contains("`bogus`") && error.contains("ci, demo, services"), "{error}");
     }
 }

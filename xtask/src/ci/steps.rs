@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use super::backends;
 use super::workspace::{self, Package};
 use crate::Result;
 use crate::shell::Cmd;
@@ -53,10 +54,19 @@ pub(super) fn test() -> Result<String> {
         fs::remove_file(&report).map_err(|e| format!("cannot remove {report}: {e}"))?;
     }
     let outcome = Cmd::new("cargo nextest run --workspace --all-features").run();
-    let ran = fs::read_to_string(&report).ok().and_then(|xml| attribute(&xml, "tests"));
-    outcome?;
-    let ran = ran.ok_or_else(|| format!("no count of tests in {report}"))?;
-    Ok(format!("{ran} tests ran"))
+    let xml = fs::read_to_string(&report).map_err(|e| format!("no report of the tests in {report}: {e}"));
+    let (table, untested) = xml.as_deref().map(backends::table).unwrap_or_default();
+    if let Err(failure) = outcome {
+        // Which backends it is about.
+        println!("\n{table}");
+        return Err(failure);
+    }
+    let ran = attribute(&xml?, "tests").ok_or_else(|| format!("no count of tests in {report}"))?;
+    if !untested.is_empty() {
+        println!("\n{table}");
+        return Err(format!("no test ran on {}", untested.join(", ")));
+    }
+    Ok(format!("{ran} tests ran, on each backend as below\n{table}"))
 }
 
 /// The value of the first attribute of this name.

@@ -1,7 +1,7 @@
 //! The `tools` step: says what is missing, and installs it.
 
-use crate::Result;
 use crate::shell::{Cmd, on_path};
+use crate::{Result, packages};
 
 /// A tool that crates.io has, in the version that is installed where there is none.
 struct CargoTool {
@@ -25,7 +25,7 @@ const CARGO_TOOLS: &[CargoTool] = &[
     },
 ];
 
-/// A program and the Debian package that has it.
+/// A program and the Debian package that has it. Those of the servers are in their own crate.
 const PROGRAMS: &[(&str, &str)] =
     &[("git", "git"), ("curl", "curl"), ("chromium", "chromium"), ("chromedriver", "chromium-driver")];
 
@@ -58,37 +58,10 @@ fn rust_components() -> Result<Vec<&'static str>> {
 }
 
 fn system_packages() -> Result<Vec<&'static str>> {
-    let missing: Vec<_> = PROGRAMS.iter().filter(|(program, _)| !on_path(program)).collect();
-    let packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
-    if packages.is_empty() {
-        return Ok(packages);
-    }
-    let programs: Vec<_> = missing.iter().map(|(program, _)| *program).collect();
-    println!(
-        "Missing: {}. Tests drive the demo in a real browser and with curl; tidy asks git for the files.",
-        programs.join(", ")
-    );
-    let is_root = Cmd::new("id -u").read().is_ok_and(|id| id.trim() == "0");
-    if !on_path("apt-get") {
-        return Err(format!(
-            "put {} on the search path, installed the way this system installs programs \
-             (on Debian the packages are {})",
-            programs.join(", "),
-            packages.join(", ")
-        ));
-    }
-    if !is_root {
-        return Err(format!(
-            "installing needs root: sudo apt-get update && sudo apt-get install {}",
-            packages.join(" ")
-        ));
-    }
-    Cmd::new("apt-get update -q").run()?;
-    Cmd::new("apt-get install -q -y --no-install-recommends")
-        .args(&packages)
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .run()?;
-    Ok(packages)
+    let programs = [PROGRAMS, cloakroom_services::PROGRAMS].concat();
+    let what_for = "Tests drive the demo in a real browser and with curl, and run on real servers; \
+                    tidy asks git for the files.";
+    packages::install_missing(&programs, what_for)
 }
 
 fn cargo_tools() -> Result<Vec<&'static str>> {
