@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::error::{SessionErrorKind, StoreErrorKind};
+use crate::error::{SessionErrorKind, StoreError, StoreErrorKind};
 use crate::id::{Handle, Principal};
 use crate::store::{EndReason, Verb};
 use crate::token::Rejection;
@@ -92,6 +92,20 @@ pub enum Event<'a> {
         /// Whether its `Cache-Control` was replaced because the cookie had to go with it.
         downgraded: bool,
     },
+    /// What had expired was removed, by [`Sweeper`](crate::Sweeper).
+    Swept {
+        /// How many records and tombstones.
+        removed: u64,
+    },
+    /// What has expired could not be removed; it is expired all the same. The sweeper goes on.
+    SweepFailed {
+        /// What the store said.
+        error: &'a StoreError,
+        /// How often in a row.
+        failures: u32,
+        /// How long until the next attempt.
+        pause: Duration,
+    },
     /// A call to the store, by [`ObserveLayer`](crate::layer::ObserveLayer).
     StoreCall {
         /// Which verb.
@@ -121,6 +135,8 @@ impl Event<'_> {
             Self::StoreUnavailable { .. } => "session_store_unavailable",
             Self::TouchFailed { .. } => "session_touch_failed",
             Self::PublicResponse { .. } => "session_public_response",
+            Self::Swept { .. } => "sessions_swept",
+            Self::SweepFailed { .. } => "session_sweep_failed",
             Self::StoreCall { .. } => "session_store_call",
         }
     }
@@ -160,6 +176,11 @@ impl EventSink for TracingSink {
             Event::StoreUnavailable { kind } => tracing::warn!(target: "cloakroom", ?kind, "{name}"),
             Event::TouchFailed { kind } => tracing::warn!(target: "cloakroom", ?kind, "{name}"),
             Event::PublicResponse { downgraded } => tracing::warn!(target: "cloakroom", downgraded, "{name}"),
+            Event::Swept { removed } => tracing::debug!(target: "cloakroom", removed, "{name}"),
+            Event::SweepFailed { error, failures, pause } => {
+                let source = std::error::Error::source(error).map(tracing::field::display);
+                tracing::warn!(target: "cloakroom", %error, source, failures, ?pause, "{name}");
+            }
             Event::StoreCall { verb, elapsed, error: None } => {
                 tracing::trace!(target: "cloakroom", %verb, ?elapsed, "{name}");
             }

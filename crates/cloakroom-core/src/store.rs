@@ -38,6 +38,9 @@ pub trait SessionStore: fmt::Debug + fmt::Display + Send + Sync + 'static {
 
     /// Files a new record. Never overwrites.
     ///
+    /// * The id of an owned record has the [shard](SessionId::shard) of its owner: the manager mints it
+    ///   so, and a store that keeps the sessions of an owner together may refuse any other. The same
+    ///   holds for the new id of `renew`.
     /// * [`Create::Occupied`] when the id is taken, or was before.
     /// * With a `limit` and an owner, the number of the owner's live sessions never exceeds it,
     ///   however many calls run at once.

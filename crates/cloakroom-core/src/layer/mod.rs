@@ -22,11 +22,13 @@
 //! assert_eq!(store.to_string(), "timeout(2s, observe(memory))");
 //! ```
 
+mod epoch;
 mod observe;
 mod timeout;
 
 use std::sync::Arc;
 
+pub use epoch::EpochLayer;
 pub use observe::ObserveLayer;
 pub use timeout::TimeoutLayer;
 

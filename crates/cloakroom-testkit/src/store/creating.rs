@@ -23,13 +23,16 @@ pub async fn create_files_at_the_first_revision(fixture: &dyn Fixture) {
 /// A second session under a live id is refused, and the first is not changed.
 pub async fn create_never_overwrites_a_live_session(fixture: &dyn Fixture) {
     let stage = Stage::new(fixture);
-    let (alice, mallory) = (principal("alice"), principal("mallory"));
+    let alice = principal("alice");
     let session = stage.session(Some(&alice)).await;
-    let created = stage.client.create(&session.id, &stage.record(Some(&mallory)), None).await;
-    assert_eq!(created, Create::Occupied, "create: the id of a live session must be occupied");
+    for owner in [Some(&alice), None] {
+        let created = stage.client.create(&session.id, &stage.record(owner), None).await;
+        assert_eq!(created, Create::Occupied, "create: the id of a live session must be occupied");
+    }
     let stored = stage.client.live(&session.id).await;
-    assert_eq!((stored.record, stored.revision), (session.record, Revision::FIRST), "create: overwrote a live session");
-    assert!(stage.client.handles(&mallory).await.is_empty(), "create: listed a session that it refused");
+    assert_eq!((&stored.record, stored.revision), (&session.record, Revision::FIRST), "create: overwrote a live session");
+    let handles = stage.client.handles(&alice).await;
+    assert_eq!(handles, [stored.record.handle()], "create: listed a session that it refused");
 }
 
 /// An id that was deleted never comes back.

@@ -180,7 +180,9 @@ pub async fn limit_evicts_nobody_when_nothing_is_written(fixture: &dyn Fixture) 
     let stage = Stage::new(fixture);
     let alice = principal("alice");
     let other = stage.session(Some(&alice)).await;
-    let (own, taken) = (stage.session(None).await, stage.session(None).await);
+    let own = stage.session(None).await;
+    let taken = Filed { id: new_id(Some(&alice)), record: stage.record(None) };
+    stage.client.file(&taken.id, &taken.record).await;
     let only = limit(1, Excess::EvictOldest);
     let record = remade(&own.record, own.handle(), Some(&alice));
     let created = stage.client.create(&taken.id, &stage.record(Some(&alice)), only).await;

@@ -152,6 +152,12 @@ impl Model {
     }
 }
 
+/// In whose shard an id is: by turns nobody's and each owner's. Under it are filed the records of that
+/// owner, and anonymous ones.
+fn shard_of(id: usize) -> Option<usize> {
+    (id % (OWNERS + 1)).checked_sub(1)
+}
+
 /// The check's own names for ids and principals, and the model beside the store.
 struct Game<'f> {
     stage: Stage<'f>,
@@ -161,10 +167,11 @@ struct Game<'f> {
 }
 
 async fn run(fixture: &dyn Fixture, calls: &[Call]) -> Result<(), TestCaseError> {
+    let owners: Vec<_> = (0..OWNERS).map(|owner| principal(&format!("owner {owner} of {}", new_handle()))).collect();
     let mut game = Game {
         stage: Stage::new(fixture),
-        ids: std::array::from_fn(|_| new_id(None)),
-        owners: (0..OWNERS).map(|owner| principal(&format!("owner {owner} of {}", new_handle()))).collect(),
+        ids: std::array::from_fn(|id| new_id(shard_of(id).map(|owner| &owners[owner]))),
+        owners,
         model: Model { entries: [const { None }; IDS] },
     };
     let mut result = Ok(());
@@ -198,7 +205,7 @@ impl Game<'_> {
         let now = self.stage.now();
         match *call {
             Call::Create { id, owner, limit: bound } => {
-                let owner = owner.map(|owner| self.owners[owner].clone());
+                let owner = owner.and(shard_of(id)).map(|owner| self.owners[owner].clone());
                 let record = self.stage.record_until(owner.as_ref(), IDLE, ABSOLUTE);
                 let bounded = bound.and_then(|(max, excess)| limit(max, excess));
                 let mut answer = self.stage.client.create(&self.ids[id], &record, bounded).await;
@@ -305,7 +312,7 @@ impl Game<'_> {
         bound: Option<(u32, Excess)>,
     ) -> Result<(), TestCaseError> {
         let now = self.stage.now();
-        let owner = owner.map(|owner| self.owners[owner].clone());
+        let owner = owner.and(shard_of(new)).map(|owner| self.owners[owner].clone());
         let current = self.model.entries[old].as_ref().map(|entry| entry.stored.clone());
         let (record, revision) = match &current {
             Some(Stored { record, revision }) => {

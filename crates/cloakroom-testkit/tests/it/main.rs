@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what fails here fails a test")]
 
 mod defects;
+mod epoch;
 mod faulty;
 mod memory;
 mod naive;
