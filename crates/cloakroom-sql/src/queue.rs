@@ -100,6 +100,14 @@ impl<T> Consumer<T> {
     }
 }
 
+#[cfg(feature = "mysql")]
+impl<T> Consumer<T> {
+    /// Whether nothing more comes in. What waits is still handed out.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.lock().closed
+    }
+}
+
 impl<T> Drop for Consumer<T> {
     fn drop(&mut self) {
         let mut state = self.0.lock();

@@ -1,0 +1,140 @@
+//! Connections: made, prepared, and driven by the task that uses them.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Config, NoTls, Row};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::fault::Fault;
+use super::statement::{Statement, Texts};
+
+/// Makes connections.
+pub(crate) struct Connector {
+    pub(crate) config: Config,
+    pub(crate) tls: Option<MakeRustlsConnect>,
+    pub(crate) timeout: Duration,
+    pub(crate) prepared: bool,
+    pub(crate) texts: Arc<Texts>,
+    /// The server as errors name it.
+    pub(crate) server: Arc<str>,
+}
+
+type Driving = Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + Send>>;
+
+/// A connection. Its bytes move only while somebody drives it: the one task that uses it also reads
+/// and writes its socket, so that an answer does not travel through a second task.
+pub(crate) struct Connection {
+    pub(crate) session: Session,
+    pub(crate) driving: Driver,
+}
+
+/// What to send on.
+pub(crate) struct Session {
+    pub(crate) client: Client,
+    /// In the order of `Statement::ALL`; empty if nothing is prepared.
+    prepared: Vec<tokio_postgres::Statement>,
+    texts: Arc<Texts>,
+}
+
+pub(crate) struct Driver(Option<Driving>);
+
+impl Connector {
+    /// A connection for the statements of the store.
+    pub(crate) async fn connect(&self) -> Result<Connection, Fault> {
+        let connecting = async {
+            let mut connection = self.connect_plainly().await.map_err(|error| Fault::unreachable(&error, &self.server))?;
+            if self.prepared {
+                let Connection { session, driving } = &mut connection;
+                let preparing = Statement::ALL
+                    .map(|statement| session.client.prepare_typed(self.texts.of(statement), statement.types()));
+                let prepared = driving.drive(try_join_all(preparing)).await;
+                session.prepared = prepared.map_err(|error| Fault::sent(&error, &self.server).0.not_done())?;
+            }
+            Ok(connection)
+        };
+        match tokio::time::timeout(self.timeout, connecting).await {
+            Ok(result) => result,
+            Err(_) => Err(Fault::unconnectable(&self.server, self.timeout)),
+        }
+    }
+
+    /// A connection that has nothing prepared: the tables may not be there yet.
+    pub(crate) async fn connect_plainly(&self) -> Result<Connection, tokio_postgres::Error> {
+        let (client, driving): (_, Driving) = match &self.tls {
+            Some(tls) => {
+                let (client, connection) = self.config.connect(tls.clone()).await?;
+                (client, Box::pin(connection))
+            }
+            None => {
+                let (client, connection) = self.config.connect(NoTls).await?;
+                (client, Box::pin(connection))
+            }
+        };
+        let session = Session { client, prepared: Vec::new(), texts: Arc::clone(&self.texts) };
+        Ok(Connection { session, driving: Driver(Some(driving)) })
+    }
+}
+
+impl Session {
+    /// One statement, one round trip.
+    pub(crate) async fn query(
+        &self,
+        statement: Statement,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        if let Some(prepared) = self.prepared.get(statement as usize) {
+            return self.client.query(prepared, parameters).await;
+        }
+        let typed: Vec<(&(dyn ToSql + Sync), Type)> =
+            parameters.iter().copied().zip(statement.types().iter().cloned()).collect();
+        self.client.query_typed(self.texts.of(statement), &typed).await
+    }
+}
+
+impl Driver {
+    /// Does the work while it moves the connection's bytes.
+    pub(crate) async fn drive<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        poll_fn(|context| {
+            if let Poll::Ready(done) = work.as_mut().poll(context) {
+                return Poll::Ready(done);
+            }
+            let Some(driving) = &mut self.0 else { return Poll::Pending };
+            if let Poll::Ready(ended) = driving.as_mut().poll(context) {
+                if let Err(error) = ended {
+                    tracing::debug!(error = %super::fault::DriverError::new(&error), "a connection ended");
+                }
+                // Whoever waits for an answer on it now hears that there will be none.
+                self.0 = None;
+            }
+            // What just arrived may be what the work waits for.
+            work.as_mut().poll(context)
+        })
+        .await
+    }
+
+    /// Returns when the connection has ended.
+    pub(crate) async fn ended(&mut self) {
+        if let Some(driving) = &mut self.0 {
+            // Why was told by whatever failed with it, or nobody was using it.
+            drop(driving.as_mut().await);
+            self.0 = None;
+        }
+    }
+}
+
+impl Connection {
+    /// Says goodbye.
+    pub(crate) async fn close(self) {
+        let Self { session, mut driving } = self;
+        drop(session);
+        // A server that is gone need not be told.
+        drop(tokio::time::timeout(Duration::from_secs(1), driving.ended()).await);
+    }
+}

@@ -1,0 +1,214 @@
+//! The tasks that own the connections.
+
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloakroom_core::{Clock, StoreErrorKind, WriteOutcome};
+use futures_util::future::{Either, select};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::connect::{Connection, Connector};
+use super::fault::{Fault, Remedy};
+use super::work::{Job, pack};
+use crate::queue::Consumer;
+use crate::row::column_millis;
+
+/// The most jobs that one connection takes at once.
+const MOST: usize = 256;
+/// How often a batch is repeated that others came in the way of.
+const REPEATS: u32 = 8;
+/// The longest pause between two attempts to connect.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// A server that refuses faster than this is asked again whenever somebody wants something of it.
+const QUICK: Duration = Duration::from_millis(100);
+/// The shortest time between two attempts to connect.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+
+/// One of the tasks that take from a queue.
+pub(crate) struct Lane {
+    pub(crate) consumer: Consumer<Job>,
+    pub(crate) connector: Arc<Connector>,
+    pub(crate) connection: Option<Connection>,
+    /// How many of the lanes on this queue have a connection. One without leaves the work to them.
+    pub(crate) connected: Arc<watch::Sender<usize>>,
+    pub(crate) clock: Option<Arc<dyn Clock>>,
+    pub(crate) timeout: Duration,
+}
+
+/// What comes next for a lane.
+enum Next {
+    Work(Vec<Job>),
+    /// The queue is closed and empty.
+    End,
+    /// The connection is lost.
+    Reconnect,
+}
+
+impl Lane {
+    pub(crate) async fn run(mut self) {
+        loop {
+            let next = if self.connection.is_some() { self.wait_for_work().await } else { self.reconnect().await };
+            match next {
+                Next::Work(jobs) => self.serve(jobs).await,
+                Next::Reconnect => {}
+                Next::End => break,
+            }
+        }
+        if let Some(connection) = self.take_connection() {
+            connection.close().await;
+        }
+    }
+
+    async fn wait_for_work(&mut self) -> Next {
+        let Some(connection) = &mut self.connection else { return Next::Reconnect };
+        let next = match select(pin!(self.consumer.take(MOST)), pin!(connection.driving.ended())).await {
+            Either::Left((jobs, _)) if jobs.is_empty() => Next::End,
+            Either::Left((jobs, _)) => Next::Work(jobs),
+            Either::Right(_) => Next::Reconnect,
+        };
+        if matches!(next, Next::Reconnect) {
+            self.lose();
+        }
+        next
+    }
+
+    /// Connects anew, at longer and longer intervals while that fails. As long as no lane has a
+    /// connection, whoever wants something hears at once that there is none.
+    async fn reconnect(&mut self) -> Next {
+        let mut failures = 0u32;
+        loop {
+            let started = Instant::now();
+            let fault = match self.connect().await {
+                Ok(()) => return Next::Reconnect,
+                Err(fault) => fault,
+            };
+            let refused_quickly = started.elapsed() < QUICK;
+            let pause = jitter((SHORTEST_PAUSE * (1 << failures.min(8))).min(LONGEST_PAUSE));
+            failures = failures.saturating_add(1);
+            tracing::warn!(%fault, failures, "no connection for sessions; next attempt in {pause:?}");
+            let earliest = Instant::now() + SHORTEST_PAUSE;
+            let mut over = pin!(tokio::time::sleep(pause));
+            loop {
+                let mut connected = self.connected.subscribe();
+                let nobody = async {
+                    // The sender lives as long as this lane.
+                    drop(connected.wait_for(|connected| *connected == 0).await);
+                    self.consumer.take(MOST).await
+                };
+                let jobs = match select(pin!(nobody), over.as_mut()).await {
+                    Either::Left((jobs, _)) => jobs,
+                    Either::Right(_) => break,
+                };
+                if jobs.is_empty() {
+                    return Next::End;
+                }
+                if refused_quickly && Instant::now() >= earliest && self.connect().await.is_ok() {
+                    return Next::Work(jobs);
+                }
+                pack(jobs).into_iter().for_each(|parcel| parcel.fail(&fault));
+            }
+        }
+    }
+
+    async fn connect(&mut self) -> Result<(), Fault> {
+        self.connection = Some(self.connector.connect().await?);
+        self.connected.send_modify(|connected| *connected += 1);
+        Ok(())
+    }
+
+    fn take_connection(&mut self) -> Option<Connection> {
+        let connection = self.connection.take()?;
+        self.connected.send_modify(|connected| *connected -= 1);
+        Some(connection)
+    }
+
+    fn lose(&mut self) {
+        drop(self.take_connection());
+    }
+
+    /// Does all of it, and answers each.
+    async fn serve(&mut self, jobs: Vec<Job>) {
+        let mut parcels = pack(jobs);
+        let mut reconnected = false;
+        for repeat in 0..REPEATS {
+            let Some(connection) = &mut self.connection else {
+                // Once: whoever waits is not to wait for long.
+                if std::mem::replace(&mut reconnected, true) {
+                    break;
+                }
+                if let Err(fault) = self.connect().await {
+                    return parcels.into_iter().for_each(|parcel| parcel.fail(&fault));
+                }
+                continue;
+            };
+            let Connection { session, driving } = connection;
+            let now = self.clock.as_ref().map(|clock| column_millis(clock.now()));
+            let (timeout, server) = (self.timeout, &*self.connector.server);
+            let sent: FuturesUnordered<_> = parcels
+                .drain(..)
+                .map(|parcel| async {
+                    let result = tokio::time::timeout(timeout, parcel.send(session, now)).await;
+                    (parcel, result)
+                })
+                .collect();
+            let (mut again, mut lost) = (Vec::new(), false);
+            let concluding = sent.for_each(|(parcel, result)| {
+                let (fault, remedy) = match result {
+                    Ok(Ok(rows)) => match parcel.answer(rows) {
+                        Ok(()) => return std::future::ready(()),
+                        Err((parcel, error)) => {
+                            parcel.fail(&Fault::absurd(server, error));
+                            lost = true;
+                            return std::future::ready(());
+                        }
+                    },
+                    Ok(Err(error)) => Fault::sent(&error, server),
+                    Err(_) => (Fault::silent(server, timeout), Remedy::None),
+                };
+                lost |= result_costs_connection(&fault, remedy);
+                match remedy {
+                    Remedy::Repeat | Remedy::RepeatElsewhere if repeat + 1 < REPEATS => again.push(parcel),
+                    Remedy::Reconnect if !parcel.writes() && !reconnected => again.push(parcel),
+                    Remedy::Split => match parcel.split() {
+                        Ok(each) => again.extend(each),
+                        Err(alone) => alone.fail(&fault),
+                    },
+                    Remedy::Repeat | Remedy::RepeatElsewhere | Remedy::Reconnect | Remedy::None => parcel.fail(&fault),
+                }
+                std::future::ready(())
+            });
+            driving.drive(concluding).await;
+            if lost {
+                self.lose();
+            }
+            if again.is_empty() {
+                return;
+            }
+            parcels = again;
+        }
+        let message = format!("{} could not be asked again", self.connector.server);
+        let fault = Fault::new(StoreErrorKind::Unavailable, WriteOutcome::NotDone, message);
+        parcels.into_iter().for_each(|parcel| parcel.fail(&fault));
+    }
+}
+
+impl Drop for Lane {
+    /// The others are to know also when the runtime ends this task.
+    fn drop(&mut self) {
+        self.lose();
+    }
+}
+
+fn result_costs_connection(fault: &Fault, remedy: Remedy) -> bool {
+    matches!(remedy, Remedy::RepeatElsewhere | Remedy::Reconnect) || fault.is_silence()
+}
+
+/// Between half of it and all of it, so that many processes do not come back at the same moment.
+fn jitter(pause: Duration) -> Duration {
+    let random = RandomState::new().build_hasher().finish();
+    pause.mul_f64(0.5 + (random % 1024) as f64 / 2048.0)
+}

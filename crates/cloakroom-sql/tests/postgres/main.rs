@@ -1,0 +1,12 @@
+//! `PostgresStore`: the contract, and what is special about a server.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests may fail them")]
+
+mod batches;
+mod opening;
+mod outages;
+mod proxy;
+mod statements;
+mod suite;
+mod support;
+mod touching;

@@ -1,0 +1,142 @@
+//! Connections that break, servers that go away, and those that may not be written to.
+
+use std::time::{Duration, Instant};
+
+use cloakroom_core::{
+    Clock as _, Durability, EndReason, Load, SessionStore, StoreErrorKind, Touch, WriteOutcome,
+};
+use cloakroom_services::{Postgres, shared};
+use cloakroom_sql::{PostgresOptions, PostgresStore};
+
+use crate::proxy::Proxy;
+use crate::support::{Place, create, id, live};
+
+/// Asks until it is answered, as a service does; every failure must be quick and say that nothing happened.
+async fn recovered(store: &PostgresStore) {
+    let started = Instant::now();
+    loop {
+        let asked = Instant::now();
+        match store.delete(&id(99), EndReason::Destroyed).await {
+            Ok(_) => return,
+            Err(error) => {
+                assert!(asked.elapsed() < Duration::from_secs(2), "hung for {:?}: {error}", asked.elapsed());
+                assert!(started.elapsed() < Duration::from_secs(30), "never came back: {error:?}");
+                tokio::time::sleep(Duration::from_millis(5)).await; // tidy: sleep — a client that tries again
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn broken_connections_are_replaced_and_loads_do_not_notice() {
+    let url = shared::postgres();
+    let proxy = Proxy::to(&url).await;
+    let place = Place::at(proxy.url(&url));
+    let store = place.options().with_clock(place.clock.clone()).open().await.unwrap();
+    create(&store, 1, &place.record(1)).await;
+    for _ in 0..10 {
+        let before = proxy.connections();
+        proxy.cut();
+        live(&store, 1).await;
+        recovered(&store).await;
+        assert!(proxy.connections() > before);
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_was_sent_and_not_answered_is_unknown_and_not_repeated() {
+    let url = shared::postgres();
+    let proxy = Proxy::to(&url).await;
+    let place = Place::at(proxy.url(&url));
+    let timeout = Duration::from_millis(300);
+    let options = place.options().with_clock(place.clock.clone()).with_timeout(timeout).with_connect_timeout(timeout);
+    let store = options.open().await.unwrap();
+    create(&store, 1, &place.record(1)).await;
+    proxy.fall_silent();
+    let started = Instant::now();
+    let error = store.create(&id(2), &place.record(2), None).await.unwrap_err();
+    assert_eq!((error.kind(), error.outcome()), (StoreErrorKind::Timeout, WriteOutcome::Unknown));
+    assert!(error.to_string().contains("did not answer within 300ms"), "{error}");
+    let error = store.load(&id(1)).await.unwrap_err();
+    assert!(matches!(error.kind(), StoreErrorKind::Timeout | StoreErrorKind::Unavailable), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    // The silent connection was given up: new ones answer.
+    proxy.speak();
+    recovered(&store).await;
+    assert_eq!(store.load(&id(2)).await.unwrap(), Load::Gone(None));
+    live(&store, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_of_the_server_is_survived() {
+    let server = Postgres::start().unwrap();
+    let place = Place::at(server.url());
+    let store = place.open().await;
+    create(&store, 1, &place.record(1)).await;
+    tokio::task::block_in_place(|| server.process().stop().unwrap());
+    let asked = Instant::now();
+    for _ in 0..20 {
+        let error = store.touch(&id(1), place.clock.now(), place.clock.now()).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error}");
+    }
+    assert!(asked.elapsed() < Duration::from_secs(2), "calls hang while the server is away: {:?}", asked.elapsed());
+    let error = store.load(&id(1)).await.unwrap_err();
+    assert!(error.to_string().contains("cannot be reached"), "{error}");
+    tokio::task::block_in_place(|| server.restart().unwrap());
+    recovered(&store).await;
+    live(&store, 1).await;
+    for _ in 0..3 {
+        tokio::task::block_in_place(|| server.restart().unwrap());
+        live(&store, 1).await;
+        recovered(&store).await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_became_read_only_is_left_and_nothing_is_done() {
+    let server = Postgres::start().unwrap();
+    let place = Place::at(server.url());
+    let store = place.open().await;
+    create(&store, 1, &place.record(1)).await;
+    server.sql("ALTER SYSTEM SET default_transaction_read_only = on").unwrap();
+    server.sql("SELECT pg_reload_conf()").unwrap();
+    let now = place.clock.now();
+    let error = loop {
+        match store.touch(&id(1), now, now + Duration::from_secs(70)).await {
+            // The server hears of it a moment later.
+            Ok(touch) => assert_eq!(touch, Touch::Touched),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((error.kind(), error.outcome()), (StoreErrorKind::Unavailable, WriteOutcome::NotDone), "{error:?}");
+    let error = place.options().open().await.unwrap_err();
+    assert!(error.to_string().contains("read-only"), "{error}");
+    let other = PostgresOptions::new(&server.admin_url()).unwrap();
+    drop(other);
+    server.sql("SET default_transaction_read_only = off; ALTER SYSTEM RESET default_transaction_read_only").ok();
+    server.sql("BEGIN READ WRITE; COMMIT").unwrap();
+}
+
+#[tokio::test]
+async fn a_probe_tells_what_is_set_up_wrongly() {
+    let server = Postgres::builder().durable().start().unwrap();
+    let place = Place::at(server.url());
+    let store = place.open().await;
+    let probe = store.probe().await.unwrap();
+    assert_eq!((probe.durability, probe.warnings.as_slice()), (Durability::Machine, [].as_slice()));
+    assert!(probe.server.starts_with("PostgreSQL 1") && probe.latency < Duration::from_secs(5));
+    store.close().await;
+    server.sql("ALTER ROLE cloakroom SET synchronous_commit = off").unwrap();
+    place.run("ALTER TABLE cloakroom_sessions SET (autovacuum_enabled = off)").await;
+    let store = place.open().await;
+    let probe = store.probe().await.unwrap();
+    assert_eq!(probe.durability, Durability::Crash);
+    assert!(probe.warnings.iter().any(|warning| warning.contains("synchronous_commit is off")), "{probe:?}");
+    assert!(probe.warnings.iter().any(|warning| warning.contains("autovacuum is off")), "{probe:?}");
+    store.close().await;
+    let unsafe_server = Postgres::start().unwrap();
+    let place = Place::at(unsafe_server.url());
+    let probe = place.open().await.probe().await.unwrap();
+    assert_eq!(probe.durability, Durability::Process);
+    assert!(probe.warnings.iter().any(|warning| warning.contains("fsync is off")), "{probe:?}");
+}
