@@ -1,0 +1,55 @@
+//! The scripts. Each is atomic on its server and touches the keys of one slot.
+
+use std::sync::LazyLock;
+
+use redis::Cmd;
+
+/// A script, by its hash where the server has it and by its text where it does not.
+pub(crate) struct Script {
+    text: &'static str,
+    hash: String,
+}
+
+impl Script {
+    fn new(text: &'static str) -> Self {
+        Self { text, hash: redis::Script::new(text).get_hash().to_owned() }
+    }
+
+    /// The call by hash: a server that does not have it says so and does nothing.
+    pub(crate) fn by_hash(&self, keys: &[Vec<u8>], arguments: &[Vec<u8>]) -> Cmd {
+        call("EVALSHA", &self.hash, keys, arguments)
+    }
+
+    /// The call that also leaves the script with the server.
+    pub(crate) fn by_text(&self, keys: &[Vec<u8>], arguments: &[Vec<u8>]) -> Cmd {
+        call("EVAL", self.text, keys, arguments)
+    }
+}
+
+fn call(command: &str, script: &str, keys: &[Vec<u8>], arguments: &[Vec<u8>]) -> Cmd {
+    let mut cmd = redis::cmd(command);
+    cmd.arg(script).arg(keys.len()).arg(keys).arg(arguments);
+    cmd
+}
+
+macro_rules! scripts {
+    ($($name:ident = $file:literal)+) => {
+        $(pub(crate) static $name: LazyLock<Script> = LazyLock::new(|| {
+            Script::new(concat!(include_str!("scripts/prelude.lua"), include_str!(concat!("scripts/", $file))))
+        });)+
+    };
+}
+
+scripts! {
+    CREATE = "create.lua"
+    UPDATE = "update.lua"
+    TOUCH = "touch.lua"
+    RENEW = "renew.lua"
+    PREPARE = "prepare.lua"
+    COMMIT = "commit.lua"
+    FINALIZE = "finalize.lua"
+    ABANDON = "abandon.lua"
+    DELETE = "delete.lua"
+    REVOKE = "revoke.lua"
+    LIST = "list.lua"
+}

@@ -1,0 +1,19 @@
+-- KEYS: session. ARGV: now or '', keep, reason. Returns whether a live session ended, or the id that
+-- it was renewed to.
+local now, keep = now_of(ARGV[1]), tonumber(ARGV[2])
+local found, value = look(KEYS[1], HEADER, now)
+if found == 'live' then
+  tombstone(KEYS[1], tonumber(ARGV[3]), now, value:sub(13, 22), '', keep)
+  return { DONE, 1 }
+elseif found == 'newer' then
+  -- Its handle is where this release does not look for it.
+  tombstone(KEYS[1], tonumber(ARGV[3]), now, string.rep('\0', 10), '', keep)
+  return { DONE, 1 }
+elseif found == 'ended' and value:byte(2) == RENEWED and #value >= 46 then
+  return { FOLLOW, value:sub(21, 46) }
+elseif found == 'pending' then
+  return { UNDECIDED }
+elseif found == 'foreign' then
+  return { FOREIGN }
+end
+return { DONE, 0 }

@@ -1,0 +1,141 @@
+use std::time::Duration;
+
+use cloakroom_core::{EndReason, Load, SessionStore as _, StoreErrorKind, WriteOutcome};
+use cloakroom_services::Redis;
+use tokio::time::Instant;
+
+use crate::fake::Fake;
+use crate::{assert_live, file, new_id, open, options, record_of};
+
+fn durable() -> Redis {
+    Redis::builder().config("appendonly yes").config("appendfsync always").start().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_call_after_a_restart_is_answered() {
+    let server = durable();
+    let store = open(&server.url()).await;
+    let (id, record) = file(&store).await;
+    for _ in 0..3 {
+        server.restart().unwrap();
+        assert_live(store.load(&id).await.unwrap(), &record);
+        server.restart().unwrap();
+        // Scripts are gone with the old process, and a write over the old connection is surely not done.
+        file(&store).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_while_there_is_no_server_fail_soon_and_as_not_done() {
+    let server = durable();
+    let store = options(&server.url()).with_connect_timeout(Duration::from_secs(1)).open().await.unwrap();
+    let (id, record) = file(&store).await;
+    server.kill().unwrap();
+    for _ in 0..5 {
+        let started = Instant::now();
+        let error = store.load(&id).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error}");
+        assert!(error.is_transient() && error.to_string().contains("nothing listens there"), "{error}");
+        let fresh = new_id();
+        let error = store.create(&fresh, &record_of(&fresh), None).await.unwrap_err();
+        assert_eq!((error.kind(), error.outcome()), (StoreErrorKind::Unavailable, WriteOutcome::NotDone), "{error}");
+        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    }
+    server.restart().unwrap();
+    assert_live(store.load(&id).await.unwrap(), &record);
+}
+
+#[tokio::test]
+async fn many_calls_at_once_after_an_outage_share_one_connection() {
+    let server = durable();
+    let store = open(&server.url()).await;
+    let (id, record) = file(&store).await;
+    server.restart().unwrap();
+    let loads = futures_util::future::join_all((0..200).map(|_| store.load(&id))).await;
+    for load in loads {
+        assert_live(load.unwrap(), &record);
+    }
+    let clients = server.command(&["CLIENT", "LIST"]).unwrap();
+    assert_eq!(clients.lines().filter(|line| line.contains("name=cloakroom")).count(), 1, "{clients}");
+}
+
+#[tokio::test]
+async fn scripts_that_the_server_forgot_are_sent_again() {
+    let server = Redis::start().unwrap();
+    let store = open(&server.url()).await;
+    file(&store).await;
+    server.command(&["SCRIPT", "FLUSH"]).unwrap();
+    let (id, record) = file(&store).await;
+    assert_live(store.load(&id).await.unwrap(), &record);
+}
+
+#[tokio::test]
+async fn a_server_that_stands_still_times_calls_out_and_is_used_again_when_it_goes_on() {
+    let server = durable();
+    let store = options(&server.url())
+        .with_timeout(Duration::from_millis(200))
+        .with_connect_timeout(Duration::from_millis(400))
+        .open()
+        .await
+        .unwrap();
+    let mut sessions = Vec::new();
+    for _ in 0..10 {
+        sessions.push(file(&store).await);
+    }
+    // The server has the script from here on.
+    let (id, _) = sessions.remove(0);
+    assert!(store.delete(&id, EndReason::Destroyed).await.unwrap());
+    server.process().pause().unwrap();
+    let error = store.delete(&sessions[0].0, EndReason::Destroyed).await.unwrap_err();
+    assert_eq!((error.kind(), error.outcome()), (StoreErrorKind::Timeout, WriteOutcome::Unknown), "{error}");
+    // No connection comes about any more, so nothing was sent.
+    let error = store.delete(&sessions[1].0, EndReason::Destroyed).await.unwrap_err();
+    assert_eq!((error.kind(), error.outcome()), (StoreErrorKind::Unavailable, WriteOutcome::NotDone), "{error}");
+    assert!(store.load(&sessions[2].0).await.unwrap_err().is_transient());
+    server.process().resume().unwrap();
+    for (id, record) in &sessions[1..] {
+        assert_live(store.load(id).await.unwrap(), record);
+    }
+    // What was of unknown outcome was done in the end.
+    assert_eq!(store.load(&sessions[0].0).await.unwrap(), Load::Gone(Some(EndReason::Destroyed)));
+}
+
+#[tokio::test]
+async fn a_connection_that_is_cut_after_a_write_leaves_it_unknown() {
+    let server = Fake::start(|mut client| async move {
+        if client.greet().await {
+            client.read().await;
+        }
+    })
+    .await;
+    let store = open(&server.url()).await;
+    let error = store.delete(&new_id(), EndReason::Destroyed).await.unwrap_err();
+    assert_eq!((error.kind(), error.outcome()), (StoreErrorKind::Unavailable, WriteOutcome::Unknown), "{error}");
+    assert!(error.to_string().contains("cut before the answer came"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_becomes_a_replica_is_written_to_no_more() {
+    let server = Redis::start().unwrap();
+    let store = options(&server.url()).with_connect_timeout(Duration::from_secs(1)).open().await.unwrap();
+    let (id, record) = file(&store).await;
+    server.command(&["REPLICAOF", "127.0.0.1", "1"]).unwrap();
+    let error = store.delete(&id, EndReason::Destroyed).await.unwrap_err();
+    assert_eq!((error.kind(), error.outcome()), (StoreErrorKind::Unavailable, WriteOutcome::NotDone), "{error}");
+    server.command(&["REPLICAOF", "NO", "ONE"]).unwrap();
+    assert_live(store.load(&id).await.unwrap(), &record);
+    assert!(store.delete(&id, EndReason::Destroyed).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_full_server_refuses_writes_as_not_done() {
+    let server = Redis::start().unwrap();
+    let store = open(&server.url()).await;
+    let (id, record) = file(&store).await;
+    server.command(&["CONFIG", "SET", "maxmemory", "1"]).unwrap();
+    let fresh = new_id();
+    let error = store.create(&fresh, &record_of(&fresh), None).await.unwrap_err();
+    assert_eq!((error.kind(), error.outcome()), (StoreErrorKind::Full, WriteOutcome::NotDone), "{error}");
+    assert!(error.to_string().contains("raise maxmemory"), "{error}");
+    assert_live(store.load(&id).await.unwrap(), &record);
+}
