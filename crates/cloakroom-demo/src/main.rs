@@ -28,6 +28,12 @@ variable away:
   CLOAKROOM_STORE=sqlite:PATH             another file
   CLOAKROOM_STORE=cookie                  sealed in the cookie
   CLOAKROOM_STORE=cookie+sqlite:PATH      the same, and signed-out sessions are remembered in a file
+  CLOAKROOM_STORE=redis://HOST/0          Redis or Valkey; redis+sentinel://A,B,C/NAME, redis+cluster://A,B
+  CLOAKROOM_STORE=postgres://USER:PASSWORD@HOST/DATABASE
+  CLOAKROOM_STORE=mysql://USER:PASSWORD@HOST/DATABASE
+
+On one of the last three, any number of these shops are one. They need the same keys:
+CLOAKROOM_KEYS=$(openssl rand -base64 32).
 
 With curl. It says neither where a request comes from nor does it fill in forms, so both are yours:
 the Origin header, and the hidden field `csrf` once there is a session.

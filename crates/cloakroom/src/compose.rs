@@ -1,4 +1,8 @@
-//! From a configuration to the stack that serves it: observe ▸ timeout ▸ store.
+//! From a configuration to the stack that serves it: observe ▸ timeout ▸ epoch ▸ store.
+//!
+//! The timeout bounds what a request waits for, which is store and ledger together; a call that it
+//! cuts between the two was not acknowledged, or has ended the session. Each of the two bounds its own calls as
+//! well, so what goes on behind the cut ends.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,16 +10,15 @@ use std::time::Duration;
 
 #[cfg(feature = "cookie")]
 use cloakroom_cookie::{Cipher, EncryptedSeal, SignedSeal};
-use cloakroom_core::layer::{ObserveLayer, StoreExt as _, TimeoutLayer};
-use cloakroom_core::{Backend, KeyRing, Manager, MemoryStore, SessionStore, Sweeper, TracingSink};
+use cloakroom_core::layer::{EpochLayer, ObserveLayer, StoreExt as _, TimeoutLayer};
+use cloakroom_core::{Backend, KeyRing, Manager, SessionStore, Sweeper, TracingSink};
 #[cfg(feature = "cookie")]
 use cloakroom_core::{OsRandom, Revocations, Seal};
-#[cfg(feature = "sqlite")]
-use cloakroom_sql::SqliteStore;
 
 #[cfg(feature = "cookie")]
 use crate::config::SealKind;
-use crate::config::{Config, ConfigError, Keys, Problem, Refusal, Store, keys as key_file};
+use crate::config::{Config, ConfigError, Keys, Place, Problem, Refusal, keys as key_file};
+use crate::open::Opened;
 
 /// A manager, and what works for it in the background.
 pub(crate) struct Composed {
@@ -28,17 +31,19 @@ pub(crate) struct Composed {
 #[derive(Debug)]
 pub(crate) struct Background {
     sweeper: Sweeper,
-    #[cfg(feature = "sqlite")]
-    sqlite: Option<SqliteStore>,
+    /// What is below the layers that every store has.
+    base: Arc<dyn SessionStore>,
+    store: Opened,
+    ledger: Option<Opened>,
 }
 
 impl Background {
-    /// Ends the sweeper, does what waits to be written, and closes the database.
+    /// Ends the sweeper, does what waits to be written, and closes the stores.
     pub(crate) async fn close(self) {
         drop(self.sweeper);
-        #[cfg(feature = "sqlite")]
-        if let Some(sqlite) = self.sqlite {
-            sqlite.close().await;
+        self.store.close().await;
+        if let Some(ledger) = self.ledger {
+            ledger.close().await;
         }
     }
 }
@@ -47,24 +52,23 @@ impl Background {
 pub(crate) async fn compose(mut config: Config) -> Result<Composed, ConfigError> {
     let mut notices = std::mem::take(&mut config.notices);
     let keys = keys(&config, &mut notices)?;
-    let opened = open(&config).await?;
-    let store = layered(Arc::clone(&opened.store), config.timeout);
-    let manager = Manager::builder(backend(&config, store, &keys), keys)
-        .cookie(config.cookie.clone())
-        .policy(config.policy.clone())
-        .build()
-        .map_err(|error| Refusal::of(&error).at("the configuration", "taken together"))?;
+    let background = open(&config, &mut notices).await?;
+    let manager =
+        Manager::builder(backend(&config, layered(Arc::clone(&background.base), config.timeout), &keys), keys)
+            .cookie(config.cookie.clone())
+            .policy(config.policy.clone())
+            .build();
+    let manager = match manager {
+        Ok(manager) => manager,
+        Err(error) => {
+            background.close().await;
+            return Err(Refusal::of(&error).at("the configuration", "taken together").into());
+        }
+    };
     for notice in &notices {
         tracing::warn!(target: "cloakroom", "{notice}");
     }
     tracing::debug!(target: "cloakroom", "the configuration in force:\n{config}");
-    // Sweeping is no request: it neither waits in line with them nor has to be as quick.
-    let sweeper = Sweeper::start(opened.store, config.sweep_interval);
-    let background = Background {
-        sweeper,
-        #[cfg(feature = "sqlite")]
-        sqlite: opened.sqlite,
-    };
     Ok(Composed { manager, background, notices })
 }
 
@@ -87,34 +91,40 @@ fn make_directory(config: &Config, setting: &str) -> Result<(), Problem> {
     key_file::make_directory(&config.path(shown), shown).map_err(|refusal| refusal.at(setting, "default"))
 }
 
-/// The bare store of records, or of the list of ended sessions.
-struct Opened {
-    store: Arc<dyn SessionStore>,
-    #[cfg(feature = "sqlite")]
-    sqlite: Option<SqliteStore>,
+/// Opens the store of records, or of the list of ended sessions, and its ledger, and has it swept.
+async fn open(config: &Config, notices: &mut Vec<String>) -> Result<Background, ConfigError> {
+    if config.has_default_store() {
+        make_directory(config, "store")?;
+    }
+    let refuse = |setting: &'static str| move |refusal: Refusal| refusal.at(setting, config.origin(setting));
+    let store = Opened::open(config, &config.store.place).await.map_err(refuse("store"))?;
+    let ledger = match &config.ledger {
+        None => None,
+        Some(place) => match Opened::open(config, place).await {
+            Ok(ledger) => Some(ledger),
+            Err(refusal) => {
+                store.close().await;
+                return Err(refuse("ledger")(refusal).into());
+            }
+        },
+    };
+    let base = base(&store, ledger.as_ref());
+    if matches!(config.store.place, Place::Server(_)) {
+        match base.probe().await {
+            Ok(probe) => notices.extend(probe.warnings.into_iter().map(|warning| format!("the store: {warning}"))),
+            Err(error) => tracing::warn!(target: "cloakroom", %error, "the store cannot be asked how it is set up"),
+        }
+    }
+    // Sweeping is no request: it neither waits in line with them nor has to be as quick.
+    let sweeper = Sweeper::start(Arc::clone(&base), config.sweep_interval);
+    Ok(Background { sweeper, base, store, ledger })
 }
 
-async fn open(config: &Config) -> Result<Opened, ConfigError> {
-    match config.store.file() {
-        None => Ok(Opened {
-            store: Arc::new(MemoryStore::new()),
-            #[cfg(feature = "sqlite")]
-            sqlite: None,
-        }),
-        #[cfg(feature = "sqlite")]
-        Some(file) => {
-            if config.has_default_store() {
-                make_directory(config, "store")?;
-            }
-            let sqlite = SqliteStore::open(config.path(file)).await.map_err(|error| {
-                let source = std::error::Error::source(&error).map(|source| format!(" ({source})")).unwrap_or_default();
-                let Refusal { why, instead } = Refusal::of(&error);
-                Refusal::new(why + &source, instead).at("store", config.origin("store"))
-            })?;
-            Ok(Opened { store: Arc::new(sqlite.clone()), sqlite: Some(sqlite) })
-        }
-        #[cfg(not(feature = "sqlite"))]
-        Some(_) => unreachable!("a store that is not built in was refused when the configuration was read"),
+/// The store, with its ledger around it if it has one.
+fn base(store: &Opened, ledger: Option<&Opened>) -> Arc<dyn SessionStore> {
+    match ledger {
+        None => store.store(),
+        Some(ledger) => store.store().layer(EpochLayer::new(ledger.store())),
     }
 }
 
@@ -125,33 +135,35 @@ fn layered(store: Arc<dyn SessionStore>, timeout: Duration) -> Arc<dyn SessionSt
 
 #[cfg_attr(not(feature = "cookie"), expect(unused_variables, reason = "only seals take the keys"))]
 fn backend(config: &Config, store: Arc<dyn SessionStore>, keys: &KeyRing) -> Backend {
-    match config.store {
-        Store::Memory | Store::Sqlite(_) => Backend::store(store),
-        #[cfg(feature = "cookie")]
-        Store::Cookie { .. } => {
-            let random = Arc::new(OsRandom::default());
-            let encrypted = |cipher| EncryptedSeal::new(keys.clone(), random).sealing_with(cipher);
-            let seal: Arc<dyn Seal> = match config.seal {
-                SealKind::XChaCha20Poly1305 => Arc::new(encrypted(Cipher::XChaCha20Poly1305)),
-                SealKind::Aes256GcmSiv => Arc::new(encrypted(Cipher::Aes256GcmSiv)),
-                SealKind::Signed => Arc::new(SignedSeal::danger_readable_by_client(keys.clone())),
-            };
-            Backend::self_contained(seal, Revocations::new(store))
-        }
-        #[cfg(not(feature = "cookie"))]
-        Store::Cookie { .. } => {
-            unreachable!("a store that is not built in was refused when the configuration was read")
-        }
+    if !config.store.is_self_contained() {
+        return Backend::store(store);
     }
+    #[cfg(feature = "cookie")]
+    {
+        let random = Arc::new(OsRandom::default());
+        let encrypted = |cipher| EncryptedSeal::new(keys.clone(), random).sealing_with(cipher);
+        let seal: Arc<dyn Seal> = match config.seal {
+            SealKind::XChaCha20Poly1305 => Arc::new(encrypted(Cipher::XChaCha20Poly1305)),
+            SealKind::Aes256GcmSiv => Arc::new(encrypted(Cipher::Aes256GcmSiv)),
+            SealKind::Signed => Arc::new(SignedSeal::danger_readable_by_client(keys.clone())),
+        };
+        Backend::self_contained(seal, Revocations::new(store))
+    }
+    #[cfg(not(feature = "cookie"))]
+    unreachable!("a store that is not built in was refused when the configuration was read")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cloakroom_core::MemoryStore;
 
     #[test]
     fn a_store_is_observed_around_its_timeout() {
         let store = layered(Arc::new(MemoryStore::new()), Duration::from_secs(2));
         assert_eq!(store.to_string(), "observe(timeout(2s, memory))");
+        let memory = || Opened::Memory(Arc::new(MemoryStore::new()));
+        let store = layered(base(&memory(), Some(&memory())), Duration::from_secs(2));
+        assert_eq!(store.to_string(), "observe(timeout(2s, epoch(memory, memory)))");
     }
 }

@@ -3,7 +3,8 @@
 //! * **Logout means logout.** What was destroyed, revoked, renewed away or expired never comes back.
 //! * **No update is lost.** Two requests that change one session at once both land, or one is told.
 //! * **Yours only.** Nobody ever reads a byte of another session.
-//! * **One handle, any backend.** From a cookie to SQLite is configuration; no signature names a backend.
+//! * **One handle, any backend.** From a cookie to SQLite to a Redis cluster is configuration; no signature names a
+//!   backend.
 //! * **It explains itself.** A wrong setting is refused at the start, with the fix in the message.
 //!
 #![cfg_attr(
@@ -38,6 +39,9 @@ async fn visit(session: Session) -> Result<String, SessionError> {
 //! | `axum` | the layer and the extractors for axum |
 //! | `config` | `Cloakroom::from_env`: the whole stack from a file and the environment |
 //! | `cookie` | sessions sealed into the cookie |
+//! | `mysql` | sessions in MySQL or MariaDB |
+//! | `postgres` | sessions in PostgreSQL |
+//! | `redis` | sessions in Redis or Valkey: one server, Sentinel or Cluster |
 //! | `sqlite` | sessions in a SQLite file |
 //! | `full` | all of them |
 //!
@@ -78,6 +82,8 @@ mod cloakroom;
 mod compose;
 #[cfg(feature = "config")]
 mod config;
+#[cfg(feature = "config")]
+mod open;
 
 pub use crate::cloakroom::Cloakroom;
 #[cfg(feature = "config")]
@@ -116,8 +122,12 @@ pub use cloakroom_axum as axum;
 #[cfg(feature = "cookie")]
 #[doc(inline)]
 pub use cloakroom_cookie as cookie;
+/// Sessions in Redis and Valkey.
+#[cfg(feature = "redis")]
+#[doc(inline)]
+pub use cloakroom_redis as redis;
 /// Sessions in SQL databases.
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 #[doc(inline)]
 pub use cloakroom_sql as sql;
 

@@ -1,5 +1,5 @@
 //! Every configuration that is refused, and the words it is refused with.
-#![cfg(feature = "full")]
+#![cfg(all(feature = "config", feature = "cookie", feature = "sqlite"))]
 #![expect(clippy::unwrap_used, reason = "in a test a surprise is a failure")]
 
 use std::fs;
@@ -220,10 +220,158 @@ fn a_named_file_that_is_missing() {
 }
 
 #[test]
-fn a_store_that_this_release_does_not_have() {
-    let message = refusal(&[("STORE", "postgres://shop:hunter2@db/shop")]);
+#[cfg(feature = "mysql")]
+fn a_server_without_a_database() {
+    let message = refusal(&[("STORE", "mysql://shop:hunter2@db")]);
     assert!(!message.contains("hunter2"));
     insta::assert_snapshot!(message);
+}
+
+#[test]
+#[cfg(feature = "postgres")]
+fn an_option_of_a_server_that_does_not_exist() {
+    let message = refusal(&[("STORE", "postgres://shop:hunter2@db/shop?conections=8")]);
+    assert!(!message.contains("hunter2"));
+    insta::assert_snapshot!(message);
+}
+
+#[test]
+#[cfg(feature = "redis")]
+fn a_kind_of_redis_that_does_not_exist() {
+    let message = refusal(&[("STORE", "redis+clutser://:hunter2@a,b")]);
+    assert!(!message.contains("hunter2"));
+    insta::assert_snapshot!(message);
+}
+
+#[test]
+fn settings_about_servers_for_a_store_that_is_none() {
+    insta::assert_snapshot!(refusal(&[
+        ("STORE", "memory"),
+        ("PREFIX", "shop:"),
+        ("TABLE_PREFIX", "shop_"),
+        ("CONNECTIONS", "8"),
+        ("CONNECT_TIMEOUT", "1s"),
+        ("STORE_CA", "ca.pem"),
+        ("DURABILITY", "acked(1)"),
+        ("MIGRATE", "false"),
+    ]));
+}
+
+#[test]
+#[cfg(feature = "redis")]
+fn settings_of_databases_for_redis() {
+    let variables = [("STORE", "redis://cache"), ("TABLE_PREFIX", "shop_"), ("CONNECTIONS", "8"), ("MIGRATE", "false")];
+    insta::assert_snapshot!(refusal(&variables));
+}
+
+#[test]
+#[cfg(feature = "mysql")]
+fn settings_that_the_url_makes_as_well() {
+    let case = Case::new(&[("STORE", "mysql://shop:hunter2@db/shop?connections=4&table_prefix=shop_")])
+        .file("cloakroom.toml", "connections = 8\ntable_prefix = \"shop_\"\n");
+    let message = case.refusal();
+    assert!(!message.contains("hunter2"));
+    insta::assert_snapshot!(message);
+}
+
+#[test]
+#[cfg(feature = "mysql")]
+fn settings_of_a_server_that_it_cannot_have() {
+    insta::assert_snapshot!(refusal(&[
+        ("STORE", "mysql://shop:hunter2@db/shop"),
+        ("TABLE_PREFIX", "Shop Sessions"),
+        ("CONNECTIONS", "none"),
+        ("CONNECT_TIMEOUT", "0s"),
+        ("MIGRATE", "later"),
+    ]));
+}
+
+#[test]
+#[cfg(feature = "redis")]
+fn a_durability_that_does_not_exist() {
+    insta::assert_snapshot!(refusal(&[("STORE", "redis://cache"), ("DURABILITY", "always"), ("PREFIX", "a{b}")]));
+}
+
+#[test]
+#[cfg(feature = "redis")]
+fn a_ca_for_a_connection_that_is_not_encrypted() {
+    let message = refusal(&[("STORE", "redis://cache"), ("STORE_CA", "/etc/ca.pem")]);
+    insta::assert_snapshot!(message);
+}
+
+#[test]
+#[cfg(feature = "redis")]
+fn epoch_without_a_ledger() {
+    insta::assert_snapshot!(refusal(&[("STORE", "redis://cache"), ("DURABILITY", "epoch")]));
+}
+
+#[test]
+#[cfg(feature = "redis")]
+fn a_ledger_without_epoch() {
+    insta::assert_snapshot!(refusal(&[("STORE", "redis://cache"), ("LEDGER", "sqlite:ledger.db")]));
+}
+
+#[test]
+#[cfg(feature = "redis")]
+fn a_ledger_that_is_none() {
+    let refuse = |ledger: &str| {
+        let message = refusal(&[("STORE", "redis://:hunter2@cache"), ("DURABILITY", "epoch"), ("LEDGER", ledger)]);
+        assert!(!message.contains("hunter2"), "{message}");
+        message
+    };
+    insta::assert_snapshot!(refuse("redis://:hunter2@cache"));
+    insta::assert_snapshot!(refuse("memory"));
+    assert!(refuse("cookie").contains("ledger (environment variable CLOAKROOM_LEDGER)"));
+    assert!(refuse("hunter2").contains("ledger (environment variable CLOAKROOM_LEDGER)"));
+}
+
+#[test]
+#[cfg(feature = "redis")]
+fn a_ledger_for_the_list_of_sealed_cookies() {
+    insta::assert_snapshot!(refusal(&[
+        ("STORE", "cookie+redis://:hunter2@cache"),
+        ("DURABILITY", "epoch"),
+        ("LEDGER", "sqlite:ledger.db"),
+    ]));
+}
+
+#[test]
+#[cfg(all(feature = "postgres", feature = "redis"))]
+fn two_servers_of_the_platform() {
+    let mut case = Case::new(&[]);
+    for (name, url) in [("REDIS_URL", "redis://:hunter2@cache"), ("DATABASE_URL", "postgres://shop:hunter2@db/shop")] {
+        case.sources = case.sources.with_variable(name, url);
+    }
+    let message = case.refusal();
+    assert!(!message.contains("hunter2"));
+    insta::assert_snapshot!(message);
+}
+
+/// What a store says that nobody answers, in every form of its URL.
+#[tokio::test]
+#[cfg(all(feature = "mysql", feature = "postgres", feature = "redis"))]
+async fn servers_that_do_not_answer() {
+    for place in ["127.0.0.1:1", "cloakroom.invalid:6379"] {
+        for (form, rest) in [
+            ("redis", ""),
+            ("rediss", ""),
+            ("redis+sentinel", "/shop"),
+            ("redis+cluster", ""),
+            ("postgres", "/shop"),
+            ("mysql", "/shop"),
+        ] {
+            let url = format!("{form}://shop:hunter2@{place}{rest}");
+            let case = Case::new(&[("STORE", &url), ("KEYS", KEY), ("CONNECT_TIMEOUT", "1s")]);
+            let config = Config::load(&case.sources).unwrap();
+            assert!(!config.to_string().contains("hunter2") && !format!("{config:?}").contains("hunter2"), "{config}");
+            let error = Cloakroom::from_config(config).await.unwrap_err();
+            assert_eq!(error.settings().collect::<Vec<_>>(), ["store"], "{error}");
+            let (message, host) = (error.to_string(), place.split(':').next().unwrap());
+            assert!(message.contains("store (environment variable CLOAKROOM_STORE)"), "{message}");
+            assert!(message.contains(host) && !message.contains("hunter2"), "{message}");
+            assert!(!message.contains("write a value within the limits"), "it says what to do: {message}");
+        }
+    }
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Stacks that configurations make, at work.
-#![cfg(feature = "full")]
+#![cfg(all(feature = "config", feature = "cookie", feature = "sqlite"))]
 #![expect(clippy::unwrap_used, reason = "in a test a surprise is a failure")]
 
 use std::fs;
@@ -187,12 +187,38 @@ fn the_platforms_database_is_used_where_it_is_one_we_have() {
     let load = |url: &str| Config::load(&sources(directory.path(), &[("DATABASE_URL", url)])).unwrap();
     let ours = load("sqlite://app.db?mode=rwc").to_string();
     assert!(ours.lines().any(|line| line.contains("sqlite:app.db") && line.ends_with("DATABASE_URL")), "{ours}");
-    let theirs = load("postgres://shop:hunter2@db/shop");
+    let theirs = load("mongodb://shop:hunter2@db/shop");
     assert!(theirs.to_string().contains("sqlite:.cloakroom/sessions.db"));
-    assert_eq!(
-        theirs.notices()[0],
-        "DATABASE_URL is not used for sessions: `postgres:` means PostgreSQL, which this release has no store for"
-    );
+    assert_eq!(theirs.notices()[0], "DATABASE_URL is not used for sessions: there is no store `mongodb`");
+}
+
+#[test]
+#[cfg(feature = "mysql")]
+fn the_platforms_server_is_used_and_its_password_is_not_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let variables =
+        [("DATABASE_URL", "mysql://shop:hunter2@db/shop?charset=utf8&ssl-ca=/etc/ca.pem"), ("REDIS_URL", "")];
+    let config = Config::load(&sources(directory.path(), &variables)).unwrap();
+    let printed = config.to_string();
+    assert!(!printed.contains("hunter2") && config.notices().iter().all(|notice| !notice.contains("hunter2")));
+    let row = printed.lines().find(|line| line.starts_with("store ")).unwrap();
+    assert!(row.contains("mysql://shop:***@db/shop?…") && row.ends_with("environment variable DATABASE_URL"), "{row}");
+}
+
+#[test]
+#[cfg(all(feature = "postgres", feature = "redis"))]
+fn a_server_and_its_ledger_print_without_their_passwords() {
+    let directory = tempfile::tempdir().unwrap();
+    let variables = [
+        ("CLOAKROOM_STORE", "redis+sentinel://shop:hunter2@a,b,c/shop"),
+        ("CLOAKROOM_PREFIX", "shop:"),
+        ("CLOAKROOM_DURABILITY", "epoch"),
+        ("CLOAKROOM_LEDGER", "postgres://shop:hunter2@db/shop"),
+        ("CLOAKROOM_KEYS", KEY),
+    ];
+    let config = Config::load(&sources(directory.path(), &variables)).unwrap();
+    assert!(!config.to_string().contains("hunter2") && !format!("{config:?}").contains("hunter2"));
+    insta::assert_snapshot!(config);
 }
 
 #[test]

@@ -84,7 +84,11 @@ impl Refusal {
     }
 }
 
-/// A value for a message, unless it is long enough to be a key in the wrong place.
+/// A value for a message, unless it may be a key or a URL with a password in the wrong place.
 pub(super) fn quoted(text: &str) -> String {
-    if text.len() > 32 { "the value".to_owned() } else { format!("{text:?}") }
+    if text.len() > 32 || text.contains("://") || text.contains('@') {
+        "the value".to_owned()
+    } else {
+        format!("{text:?}")
+    }
 }

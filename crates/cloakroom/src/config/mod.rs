@@ -4,6 +4,7 @@ mod duration;
 mod error;
 pub(crate) mod keys;
 mod reader;
+mod server;
 mod settings;
 mod sources;
 mod store;
@@ -17,12 +18,20 @@ use cloakroom_core::{CookieSettings, KeyRing, Policy};
 pub use error::ConfigError;
 pub(crate) use error::{Problem, Refusal};
 use reader::Reader;
+use server::Server;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
+pub(crate) use server::ServerOptions;
 pub use sources::Sources;
-pub(crate) use store::Store;
+pub(crate) use store::{Place, Store};
 
 #[doc = include_str!("../../guide/configuration.md")]
 pub struct Config {
     pub(crate) store: Store,
+    /// Where the ends of sessions are kept as well, because the store may lose them.
+    pub(crate) ledger: Option<Place>,
+    /// Whether tables are made and upgraded, where no URL says so.
+    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "servers have it in their URL"))]
+    pub(crate) migrate: bool,
     pub(crate) keys: Keys,
     pub(crate) audience: String,
     pub(crate) cookie: CookieSettings,
@@ -81,12 +90,10 @@ impl Config {
     }
 
     /// Whether the database is the one that nobody configured.
-    #[cfg(feature = "sqlite")]
     pub(crate) fn has_default_store(&self) -> bool {
         self.origin("store") == "default"
     }
 
-    #[cfg(feature = "sqlite")]
     pub(crate) fn origin(&self, setting: &str) -> &str {
         self.table.iter().find(|(name, ..)| *name == setting).map_or("default", |(_, _, origin)| origin)
     }

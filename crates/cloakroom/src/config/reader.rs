@@ -15,7 +15,7 @@ use cloakroom_core::{
 use super::error::{Refusal, quoted};
 use super::settings::{SETTINGS, variable_of};
 use super::sources::Settings;
-use super::{Config, ConfigError, Keys, SealKind, Sources, Store, duration, keys};
+use super::{Config, ConfigError, Keys, Place, SealKind, Server, Sources, Store, duration, keys};
 
 /// A setting that somebody made.
 struct Made {
@@ -25,6 +25,93 @@ struct Made {
 }
 
 const DANGER: &str = "danger_insecure_cookie_for_localhost";
+
+/// Where platforms put the URLs of the services that they run.
+const PLATFORM: [&str; 2] = ["REDIS_URL", "DATABASE_URL"];
+
+const EPOCH: &str = "epoch";
+
+/// A setting about the server of a store.
+struct Setting {
+    name: &'static str,
+    /// What it is called in the store's URL.
+    option: &'static str,
+    applies: fn(&Place) -> bool,
+    where_it_does: &'static str,
+    /// What to write where the store refuses the value and does not say what it takes.
+    instead: &'static str,
+}
+
+const SERVER_SETTINGS: [Setting; 7] = [
+    Setting {
+        name: "prefix",
+        option: "prefix",
+        applies: is_redis,
+        where_it_does: "Redis",
+        instead: "write a short word and a colon, such as \"shop:\"",
+    },
+    Setting {
+        name: "table_prefix",
+        option: "table_prefix",
+        applies: is_sql_server,
+        where_it_does: SQL_SERVERS,
+        instead: "write a word such as \"shop_\"",
+    },
+    Setting {
+        name: "connections",
+        option: "connections",
+        applies: is_sql_server,
+        where_it_does: SQL_SERVERS,
+        instead: "write a number such as 4",
+    },
+    Setting {
+        name: "connect_timeout",
+        option: "connect_timeout",
+        applies: is_server,
+        where_it_does: SERVERS,
+        instead: "write a duration such as \"5s\"",
+    },
+    Setting {
+        name: "store_ca",
+        option: "ca",
+        applies: is_server,
+        where_it_does: SERVERS,
+        instead: "remove it, or encrypt the connection (rediss://…)",
+    },
+    Setting {
+        name: "durability",
+        option: "durability",
+        applies: is_redis,
+        where_it_does: "Redis",
+        instead: "write \"async\", \"acked(2, 1s)\" or \"epoch\"",
+    },
+    Setting {
+        name: "migrate",
+        option: "migrate",
+        applies: is_sql,
+        where_it_does: "PostgreSQL, MySQL and SQLite",
+        instead: "write true or false",
+    },
+];
+
+const SERVERS: &str = "Redis, PostgreSQL and MySQL";
+const SQL_SERVERS: &str = "PostgreSQL and MySQL";
+
+fn is_redis(place: &Place) -> bool {
+    place.server() == Some(Server::Redis)
+}
+
+fn is_server(place: &Place) -> bool {
+    place.server().is_some()
+}
+
+fn is_sql_server(place: &Place) -> bool {
+    is_server(place) && !is_redis(place)
+}
+
+fn is_sql(place: &Place) -> bool {
+    is_sql_server(place) || matches!(place, Place::Sqlite(_))
+}
 
 /// Collects settings and everything that is wrong with them.
 pub(super) struct Reader<'a> {
@@ -42,7 +129,12 @@ impl<'a> Reader<'a> {
     pub(super) fn config(mut self) -> Result<Config, ConfigError> {
         let production = self.read("environment", one_of(&[("production", true), ("development", false)]));
         let production = production.unwrap_or(false);
-        let store = self.store(production);
+        let mut store = self.store(production);
+        // Once more after each: what is wrong with the URL alone was said of it already.
+        if let Some(store) = &mut store {
+            self.server_settings(store);
+        }
+        let ledger = self.ledger(store.as_ref());
         let audience = self.read("audience", audience).unwrap_or_else(|| Config::DEFAULT_AUDIENCE.to_owned());
         let keys = self.keys(&audience, production);
         let (profile, policy) = self.policy(store.as_ref());
@@ -56,8 +148,11 @@ impl<'a> Reader<'a> {
             unreachable!("without a problem there is a store and a key")
         };
         self.advise(production, &store);
+        let migrate = self.made.get("migrate").is_none_or(|made| made.text.trim() != "false");
         let mut config = Config {
             store,
+            ledger,
+            migrate,
             keys,
             audience,
             cookie,
@@ -69,7 +164,10 @@ impl<'a> Reader<'a> {
             directory: self.sources.path(Path::new("")),
             table: Vec::new(),
         };
-        config.table = SETTINGS.iter().map(|setting| self.row(&config, profile, *setting)).collect();
+        let shown =
+            |name| SERVER_SETTINGS.iter().all(|setting| setting.name != name || (setting.applies)(&config.store.place));
+        let shown = SETTINGS.iter().filter(|(name, _)| shown(*name) && (*name != "ledger" || config.ledger.is_some()));
+        config.table = shown.map(|setting| self.row(&config, profile, *setting)).collect();
         Ok(config)
     }
 
@@ -93,6 +191,7 @@ impl<'a> Reader<'a> {
             ("keys", Keys::Generated) => format!("in {}", Config::KEY_FILE),
             ("key_file", Keys::Given(_)) if written.is_none() => "none".to_owned(),
             ("store", _) => config.store.to_string(),
+            ("ledger", _) => config.ledger.as_ref().map_or_else(|| default.to_owned(), Place::to_string),
             ("idle", _) => duration::format(config.policy.idle()),
             ("absolute", _) => duration::format(config.policy.absolute()),
             ("remember", _) => duration::format(config.policy.remember()),
@@ -107,16 +206,10 @@ impl<'a> Reader<'a> {
         if self.is_set("store") {
             return self.read("store", Store::parse);
         }
-        if let Some(url) = self.sources.variable("DATABASE_URL") {
-            match Store::parse_platform(url) {
-                Ok(store) => {
-                    self.note("store", String::new(), "environment variable DATABASE_URL");
-                    return Some(store);
-                }
-                Err(refusal) => self.notices.push(format!("DATABASE_URL is not used for sessions: {}", refusal.why)),
-            }
+        if let Some(store) = self.platform_store() {
+            return store;
         }
-        let store = Store::Sqlite(Config::DATABASE.into());
+        let store = Store::sqlite(Config::DATABASE.into());
         if production {
             let instead = format!("set {}, such as \"sqlite:/var/lib/app/sessions.db\"", variable_of("store"));
             self.refuse("store", Refusal::new("in production it must be said where sessions live", instead));
@@ -126,6 +219,103 @@ impl<'a> Reader<'a> {
             self.notices.push(format!("no store is configured: sessions are in {}", Config::DATABASE));
         }
         Some(store)
+    }
+
+    /// What platforms say, if it is a store there is. Of two that is one too many: whichever were taken, a
+    /// variable that appears one day would move everybody's sessions. `None` where they say nothing.
+    fn platform_store(&mut self) -> Option<Option<Store>> {
+        let mut found: Vec<(&str, Store)> = Vec::new();
+        for name in PLATFORM {
+            let Some(url) = self.sources.variable(name).filter(|url| !url.is_empty()) else { continue };
+            match Store::parse_platform(url) {
+                Ok(store) => found.push((name, store)),
+                Err(refusal) => self.notices.push(format!("{name} is not used for sessions: {}", refusal.why)),
+            }
+        }
+        if let [(one, store), (other, another)] = found.as_slice()
+            && store != another
+        {
+            let why = format!("{one} and {other} are both set, and nobody knows which is meant for sessions");
+            let instead = format!("set {} to the URL of one of them", variable_of("store"));
+            self.note("store", String::new(), "environment");
+            self.refuse("store", Refusal::new(why, instead));
+            return Some(None);
+        }
+        let (name, store) = found.into_iter().next()?;
+        self.note("store", String::new(), &format!("environment variable {name}"));
+        Some(Some(store))
+    }
+
+    /// Has the settings about the server of a store become options of its URL, which reads and checks them.
+    fn server_settings(&mut self, store: &mut Store) {
+        for Setting { name, option, applies, where_it_does, instead } in SERVER_SETTINGS {
+            let Some((text, origin)) = self.settings.value(name) else { continue };
+            self.note(name, text.clone(), &origin);
+            let text = text.trim();
+            let applied = match &store.place {
+                place if !applies(place) => {
+                    let why = format!("it means something for {where_it_does} only, and `store` is another");
+                    Err(Refusal::new(why, "remove it, or choose such a store"))
+                }
+                Place::Server(url) => self
+                    .option(name, text)
+                    .and_then(|value| value.map_or_else(|| Ok(url.clone()), |value| url.with_option(option, &value)))
+                    .map(|url| store.place = Place::Server(url)),
+                Place::Memory | Place::Sqlite(_) => boolean(text).map(|_| ()),
+            };
+            if let Err(refusal) = applied {
+                let says_what = !refusal.instead.starts_with(Server::EXAMPLE);
+                let said = if says_what { refusal.instead } else { instead.to_owned() };
+                self.refuse(name, Refusal::new(refusal.why, said));
+            }
+        }
+    }
+
+    /// The setting as a URL has it.
+    fn option(&self, name: &str, text: &str) -> Result<Option<String>, Refusal> {
+        Ok(Some(match name {
+            "connect_timeout" => format!("{}ms", positive(text)?.as_millis()),
+            "connections" => whole_number::<NonZeroU32>(text, "4")?.to_string(),
+            "store_ca" => self.sources.path(Path::new(text)).display().to_string(),
+            "migrate" => if boolean(text)? { "on" } else { "off" }.to_owned(),
+            // Done by a layer, on a server that is as it would be without.
+            "durability" if text == EPOCH => return Ok(None),
+            _ => text.to_owned(),
+        }))
+    }
+
+    /// Where the ends of sessions are kept as well.
+    fn ledger(&mut self, store: Option<&Store>) -> Option<Place> {
+        let epoch = self.made.get("durability").is_some_and(|made| made.text.trim() == EPOCH);
+        let ledger = self.read("ledger", |text| {
+            let scheme = text.split(':').next().unwrap_or_default();
+            if scheme != "sqlite" && Server::of(scheme).is_none() {
+                let why = "this names no store that could be a ledger";
+                let instead = "write \"sqlite:PATH\", or a URL that begins with postgres://, mysql:// or redis://";
+                return Err(Refusal::new(why, instead));
+            }
+            let place = Place::parse(text)?;
+            place.is_built_in().map(|()| place)
+        });
+        if epoch && store.is_some_and(Store::is_self_contained) {
+            let why = "the list of ended sessions would have a list of its own";
+            let instead = "remove it, and keep the list where it cannot be lost, as in `cookie+postgres://…`";
+            self.refuse("durability", Refusal::new(why, instead));
+        } else if epoch && !self.is_set("ledger") {
+            let why = "`epoch` keeps the ends of sessions in a second store, and none is named";
+            let instead =
+                "set `ledger` to a store that loses nothing, such as \"postgres://user:password@host/database\"";
+            self.refuse("durability", Refusal::new(why, instead));
+        } else if !epoch && self.is_set("ledger") {
+            let why = "without `durability = \"epoch\"` nothing is written to it";
+            self.refuse("ledger", Refusal::new(why, "set that as well, or remove this"));
+        } else if let (Some(ledger), Some(store)) = (&ledger, store)
+            && *ledger == store.place
+        {
+            let why = "it is the store itself, which would forget both at once";
+            self.refuse("ledger", Refusal::new(why, "name another store"));
+        }
+        ledger
     }
 
     fn keys(&mut self, audience: &str, production: bool) -> Option<Keys> {
@@ -372,15 +562,15 @@ impl<'a> Reader<'a> {
     /// What is allowed, and still worth saying.
     fn advise(&mut self, production: bool, store: &Store) {
         let mut notice = |text: &str| self.notices.push(text.to_owned());
-        match store {
-            Store::Cookie { revocations: None } => notice(
+        match &store.place {
+            Place::Memory if store.is_self_contained() => notice(
                 "sealed cookies keep the list of ended sessions in memory: a restart forgets it and other processes do \
                  not see it, so a copied cookie may outlive a logout; `store = \"cookie+sqlite:PATH\"` keeps it",
             ),
-            Store::Memory if production => {
+            Place::Memory if production => {
                 notice("sessions are in the memory of this process: a restart signs everybody out");
             }
-            Store::Memory | Store::Sqlite(_) | Store::Cookie { .. } => {}
+            Place::Memory | Place::Sqlite(_) | Place::Server(_) => {}
         }
     }
 
