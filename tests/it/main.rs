@@ -15,4 +15,6 @@ mod concurrency;
 mod faults;
 mod interleavings;
 mod journey;
+#[path = "../common/place.rs"]
+mod place;
 mod setup;

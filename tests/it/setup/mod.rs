@@ -11,12 +11,12 @@ pub(crate) use world::{Kind, Stack, World, key, principal, ring};
 pub(crate) use yielding::{Yielding, Yields};
 
 /// Runs each of these tests, `async fn(World)`, on every backend, bare and under its layers, as
-/// `memory::bare::name` and so on.
+/// `memory::bare::name` and so on. Layers do not know which server they are around, so where several
+/// forms of one server differ only in how it is reached, one of them has layers.
 macro_rules! on_every_backend {
     ($($test:ident),* $(,)?) => {
-        $crate::setup::on_every_backend!(@ memory Memory [$($test)*]);
         $crate::setup::on_every_backend!(@ sealed Sealed [$($test)*]);
-        $crate::setup::on_every_backend!(@ sqlite Sqlite [$($test)*]);
+        $crate::setup::on_every_store!($($test),*);
     };
     (@ $module:ident $kind:ident [$($test:ident)*]) => {
         mod $module {
@@ -24,13 +24,18 @@ macro_rules! on_every_backend {
             $crate::setup::on_every_backend!(@@ layered Layered $kind [$($test)*]);
         }
     };
+    (@bare $module:ident $kind:ident [$($test:ident)*]) => {
+        mod $module {
+            $crate::setup::on_every_backend!(@@ bare Bare $kind [$($test)*]);
+        }
+    };
     (@@ $module:ident $stack:ident $kind:ident [$($test:ident)*]) => {
         mod $module {
             $(
                 #[tokio::test]
                 async fn $test() {
-                    let world = $crate::setup::World::start($crate::setup::Kind::$kind, $crate::setup::Stack::$stack).await;
-                    super::super::$test(world).await;
+                    use $crate::setup::{Kind, Stack, World};
+                    World::run(Kind::$kind, Stack::$stack, super::super::$test).await;
                 }
             )*
         }
@@ -43,6 +48,13 @@ macro_rules! on_every_store {
     ($($test:ident),* $(,)?) => {
         $crate::setup::on_every_backend!(@ memory Memory [$($test)*]);
         $crate::setup::on_every_backend!(@ sqlite Sqlite [$($test)*]);
+        $crate::setup::on_every_backend!(@ redis Redis [$($test)*]);
+        $crate::setup::on_every_backend!(@bare sentinel Sentinel [$($test)*]);
+        $crate::setup::on_every_backend!(@bare cluster Cluster [$($test)*]);
+        $crate::setup::on_every_backend!(@bare redis_tls RedisTls [$($test)*]);
+        $crate::setup::on_every_backend!(@ postgres Postgres [$($test)*]);
+        $crate::setup::on_every_backend!(@bare pgbouncer PgBouncer [$($test)*]);
+        $crate::setup::on_every_backend!(@ mariadb MariaDb [$($test)*]);
     };
 }
 pub(crate) use on_every_store;

@@ -12,6 +12,7 @@ use cloakroom_sql::{SqliteOptions, Synchronous};
 use cloakroom_testkit::{FaultyStore, ManualClock, SeededRandom};
 
 use super::{Browser, Recorder, Yielding, Yields};
+use crate::place::{Place, Server};
 
 /// Where sessions live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,29 @@ pub(crate) enum Kind {
     /// In the cookie, encrypted, with a revocation list in memory.
     Sealed,
     Sqlite,
+    Redis,
+    Sentinel,
+    Cluster,
+    RedisTls,
+    Postgres,
+    PgBouncer,
+    MariaDb,
+}
+
+impl Kind {
+    /// The server that all tests share, if it is on one.
+    const fn server(self) -> Option<Server> {
+        match self {
+            Self::Memory | Self::Sealed | Self::Sqlite => None,
+            Self::Redis => Some(Server::Redis),
+            Self::Sentinel => Some(Server::Sentinel),
+            Self::Cluster => Some(Server::Cluster),
+            Self::RedisTls => Some(Server::RedisTls),
+            Self::Postgres => Some(Server::Postgres),
+            Self::PgBouncer => Some(Server::PgBouncer),
+            Self::MariaDb => Some(Server::MariaDb),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,25 +67,38 @@ pub(crate) struct World {
     store: Arc<dyn SessionStore>,
     /// Removed with the world.
     directory: Option<tempfile::TempDir>,
+    place: Option<Place>,
 }
 
 impl World {
     /// How long the layered stack waits for one call.
     pub(crate) const TIMEOUT: Duration = Duration::from_secs(2);
 
+    /// Runs a test in a world of its own, and leaves nothing of it on a server.
+    pub(crate) async fn run(kind: Kind, stack: Stack, test: impl AsyncFnOnce(Self)) {
+        let world = Self::start(kind, stack).await;
+        let place = world.place.clone();
+        test(world).await;
+        if let Some(place) = place {
+            place.remove().await;
+        }
+    }
+
     pub(crate) async fn start(kind: Kind, stack: Stack) -> Self {
         let clock = Arc::new(ManualClock::new());
         let directory = (kind == Kind::Sqlite).then(|| tempfile::tempdir().unwrap());
-        let backend: Arc<dyn SessionStore> = match &directory {
-            None => Arc::new(MemoryStore::new().with_clock(clock.clone())),
-            Some(directory) => {
+        let place = kind.server().map(Place::on);
+        let backend: Arc<dyn SessionStore> = match (&directory, &place) {
+            (None, None) => Arc::new(MemoryStore::new().with_clock(clock.clone())),
+            (Some(directory), _) => {
                 let file = directory.path().join("sessions.db");
                 let options = SqliteOptions::new(file).with_synchronous(Synchronous::Normal);
                 Arc::new(options.with_clock(clock.clone()).open().await.unwrap())
             }
+            (None, Some(place)) => place.open(Some(clock.clone())).await,
         };
         let world = Self::on(kind, stack, Arc::new(Yielding::new(backend, Yields::BeforeAndAfter)), clock);
-        Self { directory, ..world }
+        Self { directory, place, ..world }
     }
 
     /// A world on this store, or for sealed sessions with this revocation list.
@@ -80,7 +117,7 @@ impl World {
         let keys = KEYS.clone();
         let manager = builder(kind, &store, &keys, &clock, &events).build().unwrap();
         let issued = Arc::default();
-        Self { kind, stack, clock, spy, events, keys, manager, issued, store, directory: None }
+        Self { kind, stack, clock, spy, events, keys, manager, issued, store, directory: None, place: None }
     }
 
     /// The same service, configured otherwise.
@@ -162,11 +199,19 @@ fn builder(
     events: &Arc<Recorder>,
 ) -> ManagerBuilder {
     let backend = match kind {
-        Kind::Memory | Kind::Sqlite => Backend::store(store.clone()),
         Kind::Sealed => {
             let seal = EncryptedSeal::new(keys.clone(), Arc::new(OsRandom::default()));
             Backend::self_contained(Arc::new(seal), Revocations::new(store.clone()))
         }
+        Kind::Memory
+        | Kind::Sqlite
+        | Kind::Redis
+        | Kind::Sentinel
+        | Kind::Cluster
+        | Kind::RedisTls
+        | Kind::Postgres
+        | Kind::PgBouncer
+        | Kind::MariaDb => Backend::store(store.clone()),
     };
     Manager::builder(backend, keys.clone()).clock(clock.clone()).events(events.clone())
 }
