@@ -80,9 +80,16 @@ impl Place {
         Self { url: format!("{before}@{address}{}", &rest[end..]), ..self.clone() }
     }
 
-    /// The same with one more option.
-    pub(crate) fn with(&self, option: &str) -> Self {
-        Self { url: format!("{}&{option}", self.url), ..self.clone() }
+    /// The same with this option. Where there is no number of connections, there is none.
+    pub(crate) fn with_option(&self, name: &str, value: &str) -> Self {
+        let (base, query) = self.url.split_once('?').unwrap();
+        let others = query.split('&').filter(|option| !option.starts_with(&format!("{name}=")));
+        let known = others.clone().count() < query.split('&').count();
+        let mut options: Vec<String> = others.map(str::to_owned).collect();
+        if known || name != "connections" {
+            options.push(format!("{name}={value}"));
+        }
+        Self { url: format!("{base}?{}", options.join("&")), ..self.clone() }
     }
 
     /// The host and port that the URL names.

@@ -69,8 +69,12 @@ async fn kill(load: &Running, primary: &Redis, replicas: &[&Redis], state: Repli
 
 fn tell(title: &str, report: &Report, killed: Instant) -> Duration {
     let (first, last) = (report.first_answer(killed).unwrap(), report.last_error(killed).unwrap_or_default());
-    eprintln!("{}  first answer after {first:.1?}, last error after {last:.1?}", report.text(title));
-    first.max(last)
+    let away = report.away(killed);
+    eprintln!(
+        "{}  first answer after {first:.1?}, last error after {last:.1?}, nobody waits after {away:.1?}",
+        report.text(title)
+    );
+    away
 }
 
 mod sentinel {
@@ -113,7 +117,7 @@ mod sentinel {
         load.answers(500).await;
         let report = load.stop().await;
         let back = tell("Sentinel, acked", &report, killed);
-        report.assert_flawless();
+        report.assert_acknowledged();
         assert!(back <= BOUND, "the service was away for {back:?}, longer than {BOUND:?}");
     }
 
@@ -124,7 +128,7 @@ mod sentinel {
         let killed = fail_over(&load, &group, UNACKED).await;
         let report = load.stop().await;
         tell("Sentinel, acked, replicas behind", &report, killed);
-        report.assert_flawless();
+        report.assert_acknowledged();
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -149,6 +153,7 @@ mod sentinel {
         let killed = fail_over(&load, &group, UNCOPIED).await;
         let report = load.stop().await;
         tell("Sentinel, epoch, replicas behind", &report, killed);
+        // Lists may still hold a session whose last renewal was lost, though no token opens it.
         report.assert_kept(|promise| matches!(promise, Promise::EndedStaysEnded | Promise::OneIdIsLive));
         report.assert_only_losses();
         assert!(!report.breaches.is_empty(), "the outage was none: nothing was lost");
@@ -203,14 +208,14 @@ mod cluster {
     async fn with_acked_durability_nothing_is_lost() {
         let (report, killed) = acked(Replicas::InSync).await;
         tell("Cluster, acked", &report, killed);
-        report.assert_flawless();
+        report.assert_acknowledged();
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn with_acked_durability_nothing_is_lost_when_the_replicas_are_behind() {
         let (report, killed) = acked(UNACKED).await;
         tell("Cluster, acked, replicas behind", &report, killed);
-        report.assert_flawless();
+        report.assert_acknowledged();
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -237,6 +242,7 @@ mod cluster {
         load.back().await;
         let report = load.stop().await;
         tell("Cluster, epoch, replicas behind", &report, killed);
+        // Lists may still hold a session whose last renewal was lost, though no token opens it.
         report.assert_kept(|promise| matches!(promise, Promise::EndedStaysEnded | Promise::OneIdIsLive));
         report.assert_only_losses();
         assert!(!report.breaches.is_empty(), "the outage was none: nothing was lost");

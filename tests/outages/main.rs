@@ -8,6 +8,7 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stderr,
+    clippy::wildcard_enum_match_arm,
     reason = "clippy takes only functions marked as tests for tests, and helpers are most of this crate"
 )]
 

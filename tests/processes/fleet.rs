@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::SystemTime;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
@@ -80,10 +81,36 @@ impl Process {
     }
 }
 
-/// The demo's program, built if it has to be.
+/// The demo's program: the one that was built with these tests if it is of this source, otherwise built
+/// now.
 async fn program() -> &'static Path {
     static PROGRAM: OnceCell<PathBuf> = OnceCell::const_new();
-    PROGRAM.get_or_init(build).await
+    let find = async || match up_to_date() {
+        Some(program) => program,
+        None => build().await,
+    };
+    PROGRAM.get_or_init(find).await
+}
+
+/// The program beside this one, unless a source file is newer.
+fn up_to_date() -> Option<PathBuf> {
+    let program = std::env::current_exe().unwrap().parent()?.parent()?.join("cloakroom-demo");
+    let built = program.metadata().ok()?.modified().ok()?;
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
+    (newest(&sources) < built).then_some(program)
+}
+
+/// When a file of a crate changed last, its tests aside.
+fn newest(directory: &Path) -> SystemTime {
+    let entries = directory.read_dir().unwrap().map(Result::unwrap);
+    let times = entries.filter(|entry| entry.file_name() != "tests").map(|entry| {
+        if entry.file_type().unwrap().is_dir() {
+            newest(&entry.path())
+        } else {
+            entry.metadata().unwrap().modified().unwrap()
+        }
+    });
+    times.max().unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 async fn build() -> PathBuf {

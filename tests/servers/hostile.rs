@@ -30,7 +30,7 @@ macro_rules! on_hostile_servers {
 
                     on_hostile_servers!(@ cut_at_every_byte load Load, create Create, update Update, touch Touch);
                     on_hostile_servers!(@ cut_at_every_byte renew Renew, delete Delete, list List, revoke Revoke);
-                    on_hostile_servers!(@ cut_at_every_byte revoke_all RevokeAll, explain Explain);
+                    on_hostile_servers!(@ cut_at_every_byte revoke_all RevokeAll);
                 }
 
                 mod garbled {
@@ -38,7 +38,7 @@ macro_rules! on_hostile_servers {
 
                     on_hostile_servers!(@ garbled load Load, create Create, update Update, touch Touch);
                     on_hostile_servers!(@ garbled renew Renew, delete Delete, list List, revoke Revoke);
-                    on_hostile_servers!(@ garbled revoke_all RevokeAll, explain Explain);
+                    on_hostile_servers!(@ garbled revoke_all RevokeAll);
                 }
 
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -71,11 +71,13 @@ struct Scene {
 }
 
 impl Scene {
-    async fn new(server: Server, protocol: Protocol) -> Self {
+    async fn new(server: Server, protocol: Protocol, patience: &str) -> Self {
         let place = Place::on(server);
         let proxy = Proxy::before(protocol, place.address()).await;
         let truth = place.open(None).await;
-        let store = place.through(proxy.address).with("timeout=300ms").open(None).await;
+        // As few connections as there can be: once a read and a write work, none is still being made.
+        let place_behind = place.through(proxy.address).with_option("connections", fewest(server));
+        let store = place_behind.with_option("timeout", patience).open(None).await;
         Self { place, proxy, store, truth, number: 0 }
     }
 
@@ -112,17 +114,19 @@ impl Scene {
         {
             assert_eq!(left, Left::Old, "{what}: {error:?}, and it was done");
         }
-        let next = self.case(Act::Load).await;
-        let read = timeout(PATIENCE, next.run(&*self.store)).await.expect("a call that never ends");
-        assert_eq!(read.unwrap_or_else(|error| panic!("{what}: the next call: {error:?}")), Said::Right, "{what}");
+        for act in [Act::Load, Act::Update] {
+            let next = self.case(act).await;
+            let answer = timeout(PATIENCE, next.run(&*self.store)).await.expect("a call that never ends");
+            assert_eq!(answer.unwrap_or_else(|error| panic!("{what}: the next {act:?}: {error:?}")), Said::Right, "{what}");
+        }
     }
 }
 
 async fn cut_at_every_byte(act: Act, server: Server, protocol: Protocol) {
-    let mut scene = Scene::new(server, protocol).await;
-    let Seen { request_bytes, reply_bytes, .. } = scene.rehearse(act).await;
-    let requests = (0..=request_bytes).map(|at| Fault::Cut(Way::Request, at));
-    let replies = (0..reply_bytes).map(|at| Fault::Cut(Way::Reply, at));
+    let mut scene = Scene::new(server, protocol, "2s").await;
+    let seen = scene.rehearse(act).await;
+    let requests = (0..=seen.request_bytes).map(|at| Fault::Cut(Way::Request, at));
+    let replies = places_in(&seen.replies, protocol).into_iter().map(|at| Fault::Cut(Way::Reply, at));
     let mut cut = 0;
     for fault in requests.chain(replies) {
         let what = format!("{act:?} with {fault:?}");
@@ -138,12 +142,32 @@ async fn cut_at_every_byte(act: Act, server: Server, protocol: Protocol) {
     scene.place.remove().await;
 }
 
+/// Every byte of the replies. What MariaDB says of each column, a dozen times over, is cut at every byte
+/// of its head, in its middle and at its end.
+fn places_in(replies: &[Vec<u8>], protocol: Protocol) -> Vec<usize> {
+    let (mut places, mut start) = (Vec::new(), 0);
+    for reply in replies {
+        let length = reply.len();
+        let describes = protocol == Protocol::MySql && reply[4..].starts_with(b"\x03def");
+        let within = |at: &usize| !describes || *at < 10 || *at == length / 2 || *at == length - 1;
+        places.extend((0..length).filter(within).map(|at| start + at));
+        start += length;
+    }
+    places
+}
+
+/// Every reply of the call, dropped, held back, cut short and replaced by lies; repeated and swapped too,
+/// but for MariaDB's: nothing in its protocol says to which question a packet belongs, and the driver
+/// does not look at the packets' numbers.
 async fn garbled(act: Act, server: Server, protocol: Protocol) {
-    let mut scene = Scene::new(server, protocol).await;
+    let mut scene = Scene::new(server, protocol, "300ms").await;
     let replies = scene.rehearse(act).await.replies;
     let before = resident();
     for (number, reply) in replies.iter().enumerate() {
-        let ways = [Garble::Drop, Garble::Repeat, Garble::SwapWithNext, Garble::Stall];
+        let mut ways = vec![Garble::Drop, Garble::Stall];
+        if protocol != Protocol::MySql {
+            ways.extend([Garble::Repeat, Garble::SwapWithNext]);
+        }
         let halves = [1, reply.len() / 2, reply.len() - 1].map(Garble::Truncate);
         let lies = lies(protocol).into_iter().map(Garble::Replace);
         for garble in ways.into_iter().chain(halves).chain(lies) {
@@ -165,17 +189,19 @@ async fn garbled(act: Act, server: Server, protocol: Protocol) {
 
 /// A reply too many or too few is noticed by the call that meets it, and the one after that works.
 async fn recovers(scene: &mut Scene, what: &str) {
-    for attempt in 0.. {
-        let next = scene.case(Act::Load).await;
-        match timeout(PATIENCE, next.run(&*scene.store)).await.expect("a call that never ends") {
-            Ok(Said::Right) => return,
-            other => assert!(attempt < 2, "{what}: still disturbed: {other:?}"),
+    for act in [Act::Load, Act::Update] {
+        for attempt in 0.. {
+            let next = scene.case(act).await;
+            match timeout(PATIENCE, next.run(&*scene.store)).await.expect("a call that never ends") {
+                Ok(Said::Right) => break,
+                other => assert!(attempt < 2, "{what}: still disturbed: {act:?} {other:?}"),
+            }
         }
     }
 }
 
 async fn swapped_replies(server: Server, protocol: Protocol) {
-    let mut scene = Scene::new(server, protocol).await;
+    let mut scene = Scene::new(server, protocol, "300ms").await;
     for number in 0..100 {
         let mut cases = Vec::new();
         for act in [Act::Load, Act::List, Act::Update, Act::Load, Act::Touch, Act::List, Act::Load, Act::Renew] {
@@ -192,6 +218,19 @@ async fn swapped_replies(server: Server, protocol: Protocol) {
         recovers(&mut scene, "swapped").await;
     }
     scene.place.remove().await;
+}
+
+const fn fewest(server: Server) -> &'static str {
+    match server {
+        Server::MariaDb => "1",
+        // One to read and one to write; Redis has no such option.
+        Server::Redis
+        | Server::Sentinel
+        | Server::Cluster
+        | Server::RedisTls
+        | Server::Postgres
+        | Server::PgBouncer => "2",
+    }
 }
 
 /// How much memory this process has.

@@ -51,6 +51,8 @@ struct State {
     /// What passed since the fault was set.
     seen: Seen,
     replies: usize,
+    asked: usize,
+    answered: usize,
 }
 
 /// What went through.
@@ -58,6 +60,8 @@ struct State {
 pub(crate) struct Seen {
     pub(crate) request_bytes: usize,
     pub(crate) reply_bytes: usize,
+    /// How often something was asked when nothing was left to be answered.
+    pub(crate) trips: usize,
     pub(crate) requests: Vec<Vec<u8>>,
     pub(crate) replies: Vec<Vec<u8>>,
 }
@@ -110,7 +114,7 @@ async fn requests(shared: &Shared, mut from: OwnedReadHalf, mut to: OwnedWriteHa
             let mut state = shared.state.lock().unwrap();
             framer.push(bytes);
             while let Some(message) = framer.next() {
-                state.seen.requests.push(message);
+                state.request(message, shared.protocol);
             }
             state.seen.request_bytes += length;
             state.cut(Way::Request, length)
@@ -128,7 +132,11 @@ async fn replies(shared: &Shared, mut from: OwnedReadHalf, mut to: OwnedWriteHal
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
         framer.push(&buffer[..length]);
         while let Some(message) = framer.next() {
-            let (out, cut) = shared.state.lock().unwrap().reply(&message, &mut held, stalled);
+            let (out, cut) = {
+                let mut state = shared.state.lock().unwrap();
+                state.answered = if shared.protocol.answers_once() { state.answered + 1 } else { state.asked };
+                state.reply(&message, &mut held, stalled)
+            };
             if *stalled.borrow() {
                 // Until the client has had enough.
                 std::future::pending::<()>().await;
@@ -142,6 +150,15 @@ async fn replies(shared: &Shared, mut from: OwnedReadHalf, mut to: OwnedWriteHal
 }
 
 impl State {
+    fn request(&mut self, message: Vec<u8>, protocol: Protocol) {
+        if protocol.asks(&message) {
+            // What is asked before the answer is there travels with it.
+            self.seen.trips += usize::from(self.asked == self.answered);
+            self.asked += 1;
+        }
+        self.seen.requests.push(message);
+    }
+
     /// Where to cut within the bytes that have just been counted, if here.
     fn cut(&mut self, way: Way, length: usize) -> Option<usize> {
         let total = match way {

@@ -1,9 +1,9 @@
 //! Ids, handles and records that nobody has had.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use cloakroom_core::{Handle, Principal, Random as _, Record, SessionId, Value};
+use cloakroom_core::{Clock as _, Handle, Principal, Random as _, Record, SessionId, SystemClock, Value};
 
 pub(crate) const HOUR: Duration = Duration::from_secs(60 * 60);
 
@@ -29,7 +29,7 @@ fn new_handle() -> Handle {
 
 /// A record of about 200 bytes that says whose it is.
 pub(crate) fn record(owner: &Principal) -> Record {
-    let record = Record::new(new_handle(), SystemTime::now(), HOUR, 8 * HOUR).owned_by(owner.clone());
+    let record = Record::new(new_handle(), SystemClock.now(), HOUR, 8 * HOUR).owned_by(owner.clone());
     let own = format!("\"{}\"", record.handle());
     with_text(&record, &own)
 }

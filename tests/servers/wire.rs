@@ -74,22 +74,30 @@ fn resp(bytes: &[u8], start: usize) -> Option<usize> {
     }
 }
 
-/// How many round trips and statements these messages are.
-pub(crate) fn trips(protocol: Protocol, requests: &[Vec<u8>]) -> usize {
-    match protocol {
-        Protocol::Resp => requests.len(),
-        // What was asked is answered at each Sync or simple Query.
-        Protocol::Postgres => requests.iter().filter(|message| matches!(message[0], b'S' | b'Q')).count(),
-        // A command begins its own sequence of packets.
-        Protocol::MySql => requests.iter().filter(|packet| packet[3] == 0).count(),
+impl Protocol {
+    /// Whether this message is one that the server answers.
+    pub(crate) fn asks(self, request: &[u8]) -> bool {
+        match self {
+            Self::Resp => true,
+            // At each Sync or simple Query.
+            Self::Postgres => matches!(request[0], b'S' | b'Q'),
+            // A command begins its own sequence of packets.
+            Self::MySql => request[3] == 0,
+        }
     }
-}
 
-pub(crate) fn statements(protocol: Protocol, requests: &[Vec<u8>]) -> usize {
-    match protocol {
-        Protocol::Resp => requests.len(),
-        Protocol::Postgres => requests.iter().filter(|message| matches!(message[0], b'E' | b'Q')).count(),
-        Protocol::MySql => trips(protocol, requests),
+    /// Whether each answer is one message.
+    pub(crate) fn answers_once(self) -> bool {
+        self == Self::Resp
+    }
+
+    /// Whether this message makes the server work, and does not only ask whether it is there.
+    pub(crate) fn works(self, request: &[u8]) -> bool {
+        match self {
+            Self::Resp => !request.windows(6).any(|part| part == b"PING\r\n"),
+            Self::Postgres => matches!(request[0], b'E' | b'Q'),
+            Self::MySql => self.asks(request),
+        }
     }
 }
 

@@ -4,9 +4,11 @@
 
 #![expect(clippy::print_stdout, reason = "a report")]
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use cloakroom_core::{Client, Create, Handle, Principal, Record, SessionId, SessionStore, Value};
+use cloakroom_core::{
+    Client, Clock as _, Create, Handle, Principal, Record, SessionId, SessionStore, SystemClock, Value,
+};
 use cloakroom_redis::{RedisOptions, RedisStore};
 use cloakroom_services::Redis;
 use redis::aio::MultiplexedConnection;
@@ -76,7 +78,7 @@ async fn stored(kind: Kind, values: usize, sessions: u64) -> Result<f64, Error> 
 async fn file(store: &RedisStore, kind: Kind, values: usize, number: u64) -> Result<(), Error> {
     match store.create(&id(kind, number), &record(kind, values, number), None).await? {
         Create::Created { .. } => Ok(()),
-        refused => Err(format!("session {number} was not filed: {refused:?}").into()),
+        Create::Occupied | Create::LimitReached => Err(format!("session {number} was not filed").into()),
     }
 }
 
@@ -97,7 +99,7 @@ fn record(kind: Kind, values: usize, number: u64) -> Record {
     let mut handle = [0; Handle::LEN];
     handle[2..].copy_from_slice(&mix(number).to_be_bytes());
     let json = vec![b'1'; values];
-    let record = Record::new(Handle::from_bytes(handle), SystemTime::now(), DAY, 7 * DAY)
+    let record = Record::new(Handle::from_bytes(handle), SystemClock.now(), DAY, 7 * DAY)
         .with_client(Client::new(Some(BROWSER), Some([192, 0, 2, 1].into())))
         .with_values([Value { key: "cart", encoded: &json, expires: 0 }]);
     match kind {

@@ -243,6 +243,9 @@ impl Fault {
                 "the server takes no writes, as it cannot save to its disk: make room there and see its log",
             ),
             "NOPERM" => Self::new(Misconfigured, outcome, Reaction::None, not_permitted(details)),
+            "ERR" if details.starts_with("The user executing the script can't") => {
+                Self::new(Misconfigured, outcome, Reaction::None, not_permitted(""))
+            }
             "NOAUTH" => Self::misconfigured(
                 "the server asks for a password and the URL has none: write redis://user:password@host:port, or \
                  redis://:password@host:port for a server without users",

@@ -138,8 +138,9 @@ impl RedisStore {
         keys: &[Vec<u8>],
         arguments: &[Vec<u8>],
     ) -> Result<Answer, StoreError> {
-        let value = self.0.carrier.run(verb, script, keys, arguments).await.map_err(|fault| fault.to_store_error(verb))?;
-        Answer::read(value).ok_or_else(|| wrong_answer(verb))
+        let value =
+            self.0.carrier.run(verb, script, keys, arguments).await.map_err(|fault| fault.to_store_error(verb))?;
+        Answer::read(value, verb)
     }
 
     /// `now` or nothing, and how long to keep what is over: what every script begins with.
@@ -165,10 +166,10 @@ impl RedisStore {
                 Ok(match Found::of(&value, now, verb)? {
                     // The session is where it comes from, and may come yet.
                     Found::Pending(_) => Found::Gone(None),
-                    found => found,
+                    found @ (Found::Live(_) | Found::Gone(_)) => found,
                 })
             }
-            found => Ok(found),
+            found @ (Found::Live(_) | Found::Gone(_)) => Ok(found),
         }
     }
 
@@ -192,13 +193,7 @@ impl Carrier {
         vec![now.into_bytes(), self.tombstones.as_millis().to_string().into_bytes()]
     }
 
-    async fn run(
-        &self,
-        verb: Verb,
-        script: &Script,
-        keys: &[Vec<u8>],
-        arguments: &[Vec<u8>],
-    ) -> Result<Value, Fault> {
+    async fn run(&self, verb: Verb, script: &Script, keys: &[Vec<u8>], arguments: &[Vec<u8>]) -> Result<Value, Fault> {
         let route = keys.first().map(Vec::as_slice).unwrap_or_default();
         let one = |cmd| {
             let mut pipeline = Pipeline::with_capacity(1);
@@ -220,39 +215,46 @@ impl Carrier {
         let keys: Vec<_> = ids.iter().map(|id| self.keys.session(id)).collect();
         let route = keys.first().map(Vec::as_slice).unwrap_or_default();
         let mut pipeline = Pipeline::with_capacity(2);
+        // Before the values: else a touch between the two could be missed, and a deadline not.
+        if self.clock.is_none() {
+            pipeline.cmd("TIME");
+        }
         match &keys[..] {
             [key] => pipeline.cmd("GET").arg(key),
             keys => pipeline.cmd("MGET").arg(keys),
         };
-        if self.clock.is_none() {
-            pipeline.cmd("TIME");
-        }
         let mut answers = self.link.send(route, pipeline, verb).await?.into_iter();
         let mut next = || answers.next().unwrap_or_else(|| Err(Fault::wrong_answer("GET")));
-        let values = match (next()?, keys.len()) {
-            (Value::Array(values), many) if many != 1 && values.len() == many => values,
-            (value, 1) => vec![value],
-            _ => return Err(Fault::wrong_answer("MGET")),
-        };
         let now = match &self.clock {
             Some(clock) => clock.now(),
             None => answer::time(&next()?).ok_or_else(|| Fault::wrong_answer("TIME"))?,
         };
-        let bytes = |value| match value {
-            Value::BulkString(bytes) => Ok(Bytes::from(bytes)),
-            Value::Nil => Ok(Bytes::new()),
-            _ => Err(Fault::wrong_answer("GET")),
+        let values = match (next()?, keys.len()) {
+            (value, 1) => vec![value],
+            (Value::Array(values), many) if values.len() == many => values,
+            (_, _) => return Err(Fault::wrong_answer("MGET")),
+        };
+        let bytes = |value| {
+            if let Value::BulkString(bytes) = value {
+                return Ok(Bytes::from(bytes));
+            }
+            (value == Value::Nil).then(Bytes::new).ok_or_else(|| Fault::wrong_answer("GET"))
         };
         Ok((values.into_iter().map(bytes).collect::<Result<_, _>>()?, now))
     }
 
     /// Runs one script over several sessions that are on one server.
-    async fn write(&self, verb: Verb, script: &Script, keys: Vec<Vec<u8>>, rest: Vec<Vec<u8>>) -> Result<Vec<Value>, Fault> {
+    async fn write(
+        &self,
+        verb: Verb,
+        script: &Script,
+        keys: Vec<Vec<u8>>,
+        rest: Vec<Vec<u8>>,
+    ) -> Result<Vec<Value>, Fault> {
         let arguments = [self.times(), rest].concat();
-        match self.run(verb, script, &keys, &arguments).await? {
-            Value::Array(answers) if answers.len() == keys.len() => Ok(answers),
-            _ => Err(Fault::wrong_answer("a script")),
-        }
+        let answer = self.run(verb, script, &keys, &arguments).await?;
+        let answers = if let Value::Array(answers) = answer { Some(answers) } else { None };
+        answers.filter(|answers| answers.len() == keys.len()).ok_or_else(|| Fault::wrong_answer("a script"))
     }
 }
 
@@ -302,6 +304,9 @@ impl Carry<Seen, Result<Value, Fault>> for Carrier {
     }
 }
 
+/// The keys of a script, and its arguments.
+type Call = (Vec<Vec<u8>>, Vec<Vec<u8>>);
+
 fn revision(revision: Revision) -> Vec<u8> {
     revision.as_u64().to_be_bytes().to_vec()
 }
@@ -321,16 +326,41 @@ impl RedisStore {
         at: Revision,
         limit: Option<SessionLimit>,
         verb: Verb,
-    ) -> Result<(Vec<Vec<u8>>, Vec<Vec<u8>>), StoreError> {
+    ) -> Result<Call, StoreError> {
         if record.principal().is_some_and(|principal| principal.shard() != id.shard()) {
             let message = "the id does not have the shard of the record's owner: ids for an owner are minted with it";
             return Err(StoreError::new(StoreErrorKind::Corrupt, verb, message).not_done());
         }
         let keys = [Some(self.keys().session(id)), record.principal().map(|principal| self.keys().index(principal))];
         let mut arguments = self.times();
-        arguments.extend([self.keys().base(id.shard()), keys::name(record.handle(), id), revision(at), record.encode()]);
+        arguments.extend([
+            self.keys().base(id.shard()),
+            keys::name(record.handle(), id),
+            revision(at),
+            record.encode(),
+        ]);
         arguments.extend(limit_arguments(limit));
         Ok((keys.into_iter().flatten().collect(), arguments))
+    }
+
+    /// Runs a script that files a record. A session that is on its way to the owner counts until it is
+    /// certain that it will not come, so before a limit refuses, that is looked up.
+    async fn file(
+        &self,
+        verb: Verb,
+        script: &Script,
+        keys: &[Vec<u8>],
+        arguments: &[Vec<u8>],
+        record: &Record,
+    ) -> Result<Answer, StoreError> {
+        let answer = self.run(verb, script, keys, arguments).await?;
+        match record.principal() {
+            Some(owner) if answer.code == Code::Limit && self.0.carrier.link.is_cluster() => {
+                self.summaries(verb, owner, Page::FIRST).await?;
+                self.run(verb, script, keys, arguments).await
+            }
+            Some(_) | None => Ok(answer),
+        }
     }
 
     /// Runs a script over the index of a principal, deciding first what it says is undecided.
@@ -354,6 +384,31 @@ impl RedisStore {
         self.run(verb, script, &keys, &arguments(true)).await
     }
 
+    /// What a page shows, and one more if there is a next one.
+    async fn summaries(&self, verb: Verb, principal: &Principal, page: Page) -> Result<Vec<Summary>, StoreError> {
+        let base = self.keys().base(&principal.shard());
+        let now = self.times().swap_remove(0);
+        let after = page.after.map(|after| after.created.to_string().into_bytes()).unwrap_or_default();
+        let handle = page.after.map(|after| after.handle.as_bytes().to_vec()).unwrap_or_default();
+        let wanted = (page.bounded_limit() + 1).to_string().into_bytes();
+        let answer = self
+            .over_index(verb, &scripts::LIST, principal, |skip| {
+                let skip = u8::from(skip).to_string().into_bytes();
+                vec![now.clone(), base.clone(), after.clone(), handle.clone(), wanted.clone(), skip]
+            })
+            .await?;
+        if answer.code != Code::Done {
+            return Err(wrong_answer(verb));
+        }
+        let mut sessions = Vec::new();
+        for value in answer.strings().ok_or_else(|| wrong_answer(verb))? {
+            if let Some(Stored { record, .. }) = value::stored(&value.into(), verb)? {
+                sessions.push(Summary::from(&record));
+            }
+        }
+        Ok(sessions)
+    }
+
     async fn ended_by(
         &self,
         verb: Verb,
@@ -371,7 +426,9 @@ impl RedisStore {
             .await?;
         match answer.code {
             Code::Done => answer.number().ok_or_else(|| wrong_answer(verb)),
-            _ => Err(answer.to_error(verb)),
+            Code::Gone | Code::Conflict | Code::Occupied | Code::Limit | Code::Undecided | Code::Follow => {
+                Err(wrong_answer(verb))
+            }
         }
     }
 }
@@ -388,18 +445,18 @@ impl SessionStore for RedisStore {
         let (value, now) = answered.map_err(|fault: Fault| fault.to_store_error(Verb::Load))?;
         match Found::of(&value, now, Verb::Load)? {
             Found::Pending(_) => self.decided(Verb::Load, id).await.map(Load::from),
-            found => Ok(found.into()),
+            found @ (Found::Live(_) | Found::Gone(_)) => Ok(found.into()),
         }
     }
 
     async fn create(&self, id: &SessionId, record: &Record, limit: Option<SessionLimit>) -> Result<Create, StoreError> {
         let (keys, arguments) = self.filing(id, record, Revision::FIRST, limit, Verb::Create)?;
-        let answer = self.run(Verb::Create, &scripts::CREATE, &keys, &arguments).await?;
+        let answer = self.file(Verb::Create, &scripts::CREATE, &keys, &arguments, record).await?;
         match answer.code {
             Code::Done => Ok(Create::Created { evicted: answer.handles().ok_or_else(|| wrong_answer(Verb::Create))? }),
             Code::Occupied => Ok(Create::Occupied),
             Code::Limit => Ok(Create::LimitReached),
-            _ => Err(answer.to_error(Verb::Create)),
+            Code::Gone | Code::Conflict | Code::Undecided | Code::Follow => Err(wrong_answer(Verb::Create)),
         }
     }
 
@@ -414,7 +471,7 @@ impl SessionStore for RedisStore {
                 called.map_err(|refused| self.refused(Verb::Update, refused))?
             };
             let value = answered.map_err(|fault: Fault| fault.to_store_error(Verb::Update))?;
-            let answer = Answer::read(value).ok_or_else(|| wrong_answer(Verb::Update))?;
+            let answer = Answer::read(value, Verb::Update)?;
             return match answer.code {
                 Code::Done => Ok(Update::Saved(expected.next())),
                 Code::Gone => Ok(Update::Gone(answer.reason())),
@@ -427,7 +484,7 @@ impl SessionStore for RedisStore {
                     Found::Gone(reason) => Ok(Update::Gone(reason)),
                     Found::Pending(_) => Ok(Update::Gone(None)),
                 },
-                _ => Err(answer.to_error(Verb::Update)),
+                Code::Occupied | Code::Limit | Code::Follow => Err(wrong_answer(Verb::Update)),
             };
         }
     }
@@ -449,7 +506,7 @@ impl SessionStore for RedisStore {
                 called.map_err(|refused| self.refused(Verb::Touch, refused))?
             };
             let value = answered.map_err(|fault: Fault| fault.to_store_error(Verb::Touch))?;
-            let answer = Answer::read(value).ok_or_else(|| wrong_answer(Verb::Touch))?;
+            let answer = Answer::read(value, Verb::Touch)?;
             return match answer.code {
                 Code::Done => Ok(Touch::Touched),
                 Code::Gone => Ok(Touch::Gone(answer.reason())),
@@ -458,7 +515,7 @@ impl SessionStore for RedisStore {
                     Found::Gone(reason) => Ok(Touch::Gone(reason)),
                     Found::Pending(_) => Ok(Touch::Gone(None)),
                 },
-                _ => Err(answer.to_error(Verb::Touch)),
+                Code::Conflict | Code::Occupied | Code::Limit | Code::Follow => Err(wrong_answer(Verb::Touch)),
             };
         }
     }
@@ -473,7 +530,7 @@ impl SessionStore for RedisStore {
         let old_rest = keys::name(record.handle(), old).split_off(Handle::LEN);
         arguments.extend([revision(expected), old_rest, new.as_bytes().to_vec()]);
         loop {
-            let answer = self.run(Verb::Renew, &scripts::RENEW, &keys, &arguments).await?;
+            let answer = self.file(Verb::Renew, &scripts::RENEW, &keys, &arguments, record).await?;
             return match answer.code {
                 Code::Done => Ok(Renew::Renewed {
                     revision: expected.next(),
@@ -491,7 +548,7 @@ impl SessionStore for RedisStore {
                     Found::Gone(reason) => Ok(Renew::Gone(reason)),
                     Found::Pending(_) => Ok(Renew::Gone(None)),
                 },
-                _ => Err(answer.to_error(Verb::Renew)),
+                Code::Follow => Err(wrong_answer(Verb::Renew)),
             };
         }
     }
@@ -509,7 +566,7 @@ impl SessionStore for RedisStore {
                         return Ok(false);
                     }
                 }
-                _ => return Err(answer.to_error(Verb::Delete)),
+                Code::Gone | Code::Conflict | Code::Occupied | Code::Limit => return Err(wrong_answer(Verb::Delete)),
             }
         }
         let message = "the tombstones lead in a circle: the data are damaged";
@@ -517,27 +574,7 @@ impl SessionStore for RedisStore {
     }
 
     async fn list(&self, principal: &Principal, page: Page) -> Result<Listing, StoreError> {
-        let base = self.keys().base(&principal.shard());
-        let now = self.times().swap_remove(0);
-        let after = page.after.map(|after| after.created.to_string().into_bytes()).unwrap_or_default();
-        let handle = page.after.map(|after| after.handle.as_bytes().to_vec()).unwrap_or_default();
-        let wanted = (page.bounded_limit() + 1).to_string().into_bytes();
-        let answer = self
-            .over_index(Verb::List, &scripts::LIST, principal, |skip| {
-                let skip = u8::from(skip).to_string().into_bytes();
-                vec![now.clone(), base.clone(), after.clone(), handle.clone(), wanted.clone(), skip]
-            })
-            .await?;
-        if answer.code != Code::Done {
-            return Err(answer.to_error(Verb::List));
-        }
-        let mut sessions = Vec::new();
-        for value in answer.strings().ok_or_else(|| wrong_answer(Verb::List))? {
-            if let Some(Stored { record, .. }) = value::stored(&value.into(), Verb::List)? {
-                sessions.push(Summary::from(&record));
-            }
-        }
-        Ok(Listing::from_summaries(sessions, page))
+        Ok(Listing::from_summaries(self.summaries(Verb::List, principal, page).await?, page))
     }
 
     async fn revoke(&self, principal: &Principal, handle: Handle) -> Result<bool, StoreError> {

@@ -12,7 +12,9 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use cloakroom_core::clock::from_unix_millis;
-use cloakroom_core::{DecodeError, EndReason, Ended, Handle, Load, Record, Revision, SessionId, StoreError, Stored, Verb};
+use cloakroom_core::{
+    DecodeError, EndReason, Ended, Handle, Load, Record, Revision, SessionId, StoreError, Stored, Verb,
+};
 
 const LIVE: u8 = 1;
 const PENDING: u8 = 2;
@@ -71,7 +73,8 @@ pub(crate) fn stored(value: &Bytes, verb: Verb) -> Result<Option<Stored>, StoreE
 
 /// The id that the session under this value was renewed to.
 pub(crate) fn successor(value: &[u8]) -> Option<SessionId> {
-    if value.first() != Some(&ENDED) || value.get(1).copied().and_then(EndReason::from_byte) != Some(EndReason::Renewed) {
+    if value.first() != Some(&ENDED) || value.get(1).copied().and_then(EndReason::from_byte) != Some(EndReason::Renewed)
+    {
         return None;
     }
     let bytes: [u8; SessionId::LEN] = value.get(10 + Handle::LEN..)?.try_into().ok()?;
@@ -87,13 +90,13 @@ pub(crate) fn end_of(header: &[u8], handle: Handle, now: SystemTime, kept: Durat
     let number = |at: usize| header.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes);
     // What is older is there only where the server's clock is another one than this.
     let is_kept = |ended: Ended| (now < ended.at + kept).then_some(End::Ended(ended));
-    match header.first()? {
-        &LIVE if header.get(12..12 + Handle::LEN)? == handle.as_bytes() => {
+    match *header.first()? {
+        LIVE if header.get(12..12 + Handle::LEN)? == handle.as_bytes() => {
             let deadline = from_unix_millis(number(52)?.min(number(60)?));
             let ended = Ended { reason: EndReason::Expired, at: deadline };
             if now < deadline { Some(End::Live) } else { is_kept(ended) }
         }
-        &ENDED if header.get(10..10 + Handle::LEN)? == handle.as_bytes() => {
+        ENDED if header.get(10..10 + Handle::LEN)? == handle.as_bytes() => {
             let reason = EndReason::from_byte(*header.get(1)?).filter(|reason| *reason != EndReason::Renewed)?;
             is_kept(Ended { reason, at: from_unix_millis(number(2)?) })
         }
@@ -141,9 +144,12 @@ mod tests {
 
     #[test]
     fn bytes_of_every_kind_are_gone_or_newer_and_never_a_panic() {
-        let record = Record::new(Handle::from_bytes([1; 10]), UNIX_EPOCH, Duration::from_secs(1), Duration::from_secs(2));
+        let record =
+            Record::new(Handle::from_bytes([1; 10]), UNIX_EPOCH, Duration::from_secs(1), Duration::from_secs(2));
         let value = live(&record);
-        assert!(matches!(Found::of(&value, UNIX_EPOCH, Verb::Load), Ok(Found::Live(stored)) if stored.record == record));
+        assert!(
+            matches!(Found::of(&value, UNIX_EPOCH, Verb::Load), Ok(Found::Live(stored)) if stored.record == record)
+        );
         let late = UNIX_EPOCH + Duration::from_secs(1);
         assert_eq!(Found::of(&value, late, Verb::Load).unwrap(), Found::Gone(Some(EndReason::Expired)));
         for cut in 0..value.len() {
@@ -153,7 +159,8 @@ mod tests {
             let mut bytes = value.to_vec();
             bytes[0] = byte;
             drop(Found::of(&bytes.clone().into(), UNIX_EPOCH, Verb::Load));
-            drop((successor(&bytes), end_of(&bytes, record.handle(), UNIX_EPOCH, Duration::ZERO)));
+            assert!(successor(&bytes).is_none());
+            assert!(end_of(&bytes, record.handle(), UNIX_EPOCH, Duration::ZERO).is_none_or(|end| end == End::Live));
             bytes[0] = LIVE;
             bytes[RECORD] = byte;
             assert_eq!(Found::of(&bytes.into(), UNIX_EPOCH, Verb::Load).is_err(), byte > Record::FORMAT);

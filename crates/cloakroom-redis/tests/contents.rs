@@ -271,6 +271,31 @@ async fn what_is_no_session_under_our_key_is_named_and_left_alone() {
     assert_eq!(kept, ["one"]);
 }
 
+/// Were it taken for sessions that are not there, they would outlive their end.
+#[tokio::test]
+async fn a_right_that_was_taken_away_fails_the_call_and_ends_nothing_unseen() {
+    let mut place = Place::new().await;
+    let alice = alice();
+    let session = place.file(1, Some(&alice)).await;
+    for rights in ["-getrange", "+getrange"] {
+        let () = redis::cmd("ACL").arg(&["SETUSER", "default", rights]).query_async(&mut place.raw).await.unwrap();
+        let (store, record) = (&place.store, place.record(1, Some(&alice)));
+        let results = [
+            store.update(&session, Revision::FIRST, &record).await.map(|updated| updated == Update::Saved(SECOND)),
+            store.list(&alice, Page::FIRST).await.map(|listing| listing.sessions.len() == 1),
+            store.revoke_all(&alice, None).await.map(|ended| ended == 1),
+        ];
+        for result in results {
+            match result {
+                Ok(done) => assert!(done && rights == "+getrange"),
+                Err(error) => {
+                    assert_eq!((rights, error.kind()), ("-getrange", StoreErrorKind::Misconfigured), "{error:?}");
+                }
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn one_poisoned_session_does_not_fail_its_neighbours() {
     let mut place = Place::new().await;

@@ -1,7 +1,9 @@
 //! Loads and updates a second, beside the same statements through an sqlx pool and through one
 //! pipelined client of the driver.
 //!
-//! `cargo run --release -p cloakroom-sql --features postgres --example postgres_throughput -- URL`
+//! `cargo run --release -p cloakroom-sql --features postgres --example postgres_throughput -- URL [OPTIONS]`
+//!
+//! Options of the store as in a URL: `connections=2&prepared=off`.
 
 #![expect(clippy::print_stdout, reason = "a report")]
 
@@ -28,10 +30,11 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     let url = std::env::args().nth(1).ok_or("the URL of a PostgreSQL server, please")?;
+    let options = std::env::args().nth(2).unwrap_or_default();
     println!("| record | tasks | verb | sqlx pool | one raw client | store | of the pool | of the client |");
     println!("|--:|--:|---|--:|--:|--:|--:|--:|");
     for size in [200, 4096] {
-        compare(&url, size).await?;
+        compare(&url, &options, size).await?;
     }
     Ok(())
 }
@@ -46,7 +49,7 @@ struct Bench {
     size: usize,
 }
 
-async fn compare(url: &str, size: usize) -> Result<(), Error> {
+async fn compare(url: &str, options: &str, size: usize) -> Result<(), Error> {
     GUESSES.iter().for_each(|guess| guess.store(0, Ordering::Relaxed));
     let pool = PgPoolOptions::new().connect(url).await?;
     pool.execute(TABLE).await?;
@@ -58,9 +61,9 @@ async fn compare(url: &str, size: usize) -> Result<(), Error> {
     tokio::spawn(connection);
     let (insert, select, update) = (raw.prepare(INSERT).await?, raw.prepare(SELECT).await?, raw.prepare(UPDATE).await?);
     for n in 0..SESSIONS {
-        raw.execute(&insert, &[&id(n).as_bytes().as_slice(), &vec![0u8; size]]).await?;
+        raw.execute(&insert, &[&id(n).as_bytes().as_slice(), &bytes(n, size)]).await?;
     }
-    let store = PostgresOptions::new(url)?.with_table_prefix("bench_")?.open().await?;
+    let store = PostgresOptions::new(&format!("{url}?{options}"))?.with_table_prefix("bench_")?.open().await?;
     let bench = Arc::new(Bench { store, pool, raw, select, update, size });
     for first in (0..SESSIONS).step_by(64) {
         let filed = (first..(first + 64).min(SESSIONS)).map(|n| {
@@ -92,7 +95,9 @@ impl Bench {
         let mut handle = [0; Handle::LEN];
         handle[2..].copy_from_slice(&mix(n).to_be_bytes());
         let now = UNIX_EPOCH + Duration::from_secs(4_000_000_000);
-        let json = vec![b'1'; self.size - 110];
+        // Nothing that compresses, as sealed records do not.
+        let json: Vec<u8> = noise(n, self.size - 112).map(|byte| b'0' + byte % 10).collect();
+        let json = [b"\"", json.as_slice(), b"\""].concat();
         Record::new(Handle::from_bytes(handle), now, Duration::from_secs(86_400), Duration::from_secs(604_800))
             .with_values([Value { key: "key", encoded: &json, expires: 0 }])
     }
@@ -114,14 +119,14 @@ impl Bench {
     }
 
     async fn pool_update(&self, n: u64) -> Result<(), Error> {
-        let query = sqlx::query(UPDATE).bind(vec![1u8; self.size]).bind(id(n).as_bytes().to_vec());
+        let query = sqlx::query(UPDATE).bind(bytes(n, self.size)).bind(id(n).as_bytes().to_vec());
         assert_eq!(query.execute(&self.pool).await?.rows_affected(), 1);
         Ok(())
     }
 
     async fn raw_update(&self, n: u64) -> Result<(), Error> {
         let id = id(n);
-        let updated = self.raw.execute(&self.update, &[&vec![1u8; self.size], &id.as_bytes().as_slice()]).await?;
+        let updated = self.raw.execute(&self.update, &[&bytes(n, self.size), &id.as_bytes().as_slice()]).await?;
         assert_eq!(updated, 1);
         Ok(())
     }
@@ -186,6 +191,14 @@ fn id(n: u64) -> SessionId {
         word.copy_from_slice(&mix(n * 4 + place).to_be_bytes()[..word.len()]);
     }
     SessionId::from_bytes(bytes)
+}
+
+fn noise(n: u64, size: usize) -> impl Iterator<Item = u8> {
+    (0..size as u64).map(move |place| mix(n * 8192 + place).to_be_bytes()[3])
+}
+
+fn bytes(n: u64, size: usize) -> Vec<u8> {
+    noise(n, size).collect()
 }
 
 fn mix(n: u64) -> u64 {

@@ -2,6 +2,10 @@
 //!
 //! Parameters are positional, so that a statement can be repeated in one text.
 
+#[cfg(test)]
+#[cfg(feature = "postgres")]
+mod postgres_plans;
+
 /// A text of eight statements, sent at once.
 #[cfg(feature = "sqlite")]
 macro_rules! eight {
@@ -365,8 +369,9 @@ pub(crate) mod mysql {
 
 /// PostgreSQL's. Names have the default prefix, and another is put in its place when a store is opened.
 ///
-/// Rows are locked in the order of ids before they are changed, and what is decided is decided by the
-/// locked row: it is the newest, where the statement's snapshot may be older.
+/// Whoever locks several rows does so in the order of ids, so nobody waits in a circle. An update
+/// that had to wait for a row looks at its conditions again by the newest row; what a statement
+/// reads elsewhere is as old as its beginning.
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres {
     /// What a record is read back from, and the server's time, in the order of `postgres::row`.
@@ -398,33 +403,145 @@ pub(crate) mod postgres {
             AS i(id, handle, principal, created, last_seen, idle_deadline, absolute_deadline, record) \
         ORDER BY i.id ON CONFLICT (id) DO NOTHING RETURNING id";
 
-    /// Returns of each id that there is whether it was saved, and if not what there is. Parameters:
-    /// arrays of id, expected revision, last seen, idle deadline, absolute deadline, record, handle,
-    /// created, principal; now or NULL.
-    pub(crate) const UPDATE: &str = "WITH locked AS MATERIALIZED ( \
+    /// The condition and the changes of an update, with the parameters of one record.
+    macro_rules! update {
+        ($from:expr, $id:literal, $expected:literal, $last_seen:literal, $idle:literal, $absolute:literal,
+            $record:literal, $handle:literal, $created:literal, $principal:literal, $old:literal, $now:literal) => {
+            concat!(
+                "UPDATE cloakroom_sessions s SET revision = s.revision + 1, ",
+                "last_seen = greatest(s.last_seen, ",
+                $last_seen,
+                "), ",
+                "idle_deadline = least(greatest(s.idle_deadline, ",
+                $idle,
+                "), ",
+                $absolute,
+                "), ",
+                "absolute_deadline = ",
+                $absolute,
+                ", record = ",
+                $record,
+                $from,
+                " WHERE s.id = ",
+                $id,
+                " AND ",
+                $old,
+                ".revision = ",
+                $expected,
+                " AND ",
+                $old,
+                ".ended_reason IS NULL ",
+                "AND ",
+                $old,
+                ".idle_deadline > cloakroom_now(",
+                $now,
+                ") AND ",
+                $old,
+                ".handle = ",
+                $handle,
+                " AND ",
+                $old,
+                ".created = ",
+                $created,
+                " AND ",
+                $old,
+                ".principal IS NOT DISTINCT FROM ",
+                $principal,
+                " RETURNING s.id"
+            )
+        };
+    }
+
+    macro_rules! updates {
+        () => {
+            "unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bytea[], $7::bytea[], \
+             $8::bigint[], $9::text[]) \
+             AS i(id, expected, last_seen, idle_deadline, absolute_deadline, record, handle, created, principal)"
+        };
+    }
+
+    /// Returns whether it was saved, and if not what there was when the statement began. What should
+    /// have been saved and was not was changed in between: then `UPDATE_LOCKED` tells. Parameters: id,
+    /// expected revision, last seen, idle deadline, absolute deadline, record, handle, created,
+    /// principal; now or NULL.
+    pub(crate) const UPDATE: &str = concat!(
+        "WITH saved AS (",
+        update!("", "$1", "$2", "$3::bigint", "$4::bigint", "$5::bigint", "$6", "$7", "$8", "$9::text", "s", "$10"),
+        ") SELECT v.id, NULL::bytea, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bytea, 0::bigint, ",
+        "true FROM saved v UNION ALL SELECT ",
+        columns!(10),
+        ", false FROM cloakroom_sessions s WHERE s.id = $1 AND NOT EXISTS (SELECT FROM saved)"
+    );
+
+    /// As `UPDATE` of many, whose ids are in order, and with parameters that are arrays. Each row is
+    /// locked by a lookup of its id in this order.
+    pub(crate) const UPDATE_MANY: &str = concat!(
+        "WITH saved AS (",
+        update!(
+            concat!(" FROM ", updates!()),
+            "i.id",
+            "i.expected",
+            "i.last_seen",
+            "i.idle_deadline",
+            "i.absolute_deadline",
+            "i.record",
+            "i.handle",
+            "i.created",
+            "i.principal",
+            "s",
+            "$10"
+        ),
+        ") SELECT v.id, NULL::bytea, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bytea, 0::bigint, ",
+        "true FROM saved v UNION ALL SELECT ",
+        columns!(10),
+        ", false FROM unnest($1::bytea[]) AS m(id) JOIN cloakroom_sessions s ON s.id = m.id ",
+        "WHERE m.id NOT IN (SELECT v.id FROM saved v)"
+    );
+
+    /// As `UPDATE_MANY`, and in the order of ids however it is planned: the rows are locked first, and
+    /// what is decided is decided by the locked row. That is the newest, where the statement's snapshot
+    /// may be older.
+    pub(crate) const UPDATE_LOCKED: &str = concat!(
+        "WITH locked AS MATERIALIZED ( \
             SELECT s.id, s.handle, s.revision, s.principal, s.created, s.last_seen, s.idle_deadline, s.ended_reason, \
                 s.record \
             FROM cloakroom_sessions s WHERE s.id = ANY($1) ORDER BY s.id FOR NO KEY UPDATE \
-        ), saved AS ( \
-            UPDATE cloakroom_sessions s SET revision = s.revision + 1, last_seen = greatest(s.last_seen, i.last_seen), \
-                idle_deadline = least(greatest(s.idle_deadline, i.idle_deadline), i.absolute_deadline), \
-                absolute_deadline = i.absolute_deadline, record = i.record \
-            FROM locked l JOIN unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], \
-                    $6::bytea[], $7::bytea[], $8::bigint[], $9::text[]) \
-                    AS i(id, expected, last_seen, idle_deadline, absolute_deadline, record, handle, created, principal) \
-                ON i.id = l.id \
-            WHERE s.id = l.id AND l.revision = i.expected AND l.ended_reason IS NULL \
-                AND l.idle_deadline > cloakroom_now($10) AND l.handle = i.handle AND l.created = i.created \
-                AND l.principal IS NOT DISTINCT FROM i.principal \
+        ), saved AS (",
+        update!(
+            concat!(" FROM locked l JOIN ", updates!(), " ON i.id = l.id"),
+            "l.id",
+            "i.expected",
+            "i.last_seen",
+            "i.idle_deadline",
+            "i.absolute_deadline",
+            "i.record",
+            "i.handle",
+            "i.created",
+            "i.principal",
+            "l",
+            "$10"
+        ),
+        ") SELECT l.id, l.handle, l.revision, l.last_seen, l.idle_deadline, l.ended_reason, \
+            CASE WHEN v.id IS NULL THEN l.record END, cloakroom_now($10), v.id IS NOT NULL \
+        FROM locked l LEFT JOIN saved v ON v.id = l.id"
+    );
+
+    /// Returns whether it was touched, and if not what there was when the statement began, as `UPDATE`
+    /// does. Parameters: arrays of id, last seen, idle deadline, with the ids in order; now or NULL.
+    pub(crate) const TOUCH: &str = "WITH touched AS ( \
+            UPDATE cloakroom_sessions s SET last_seen = greatest(s.last_seen, i.last_seen), \
+                idle_deadline = least(greatest(s.idle_deadline, i.idle_deadline), s.absolute_deadline) \
+            FROM unnest($1::bytea[], $2::bigint[], $3::bigint[]) AS i(id, last_seen, idle_deadline) \
+            WHERE s.id = i.id AND s.ended_reason IS NULL AND s.idle_deadline > cloakroom_now($4) \
             RETURNING s.id \
         ) \
-        SELECT l.id, l.handle, l.revision, l.last_seen, l.idle_deadline, l.ended_reason, \
-            CASE WHEN v.id IS NULL THEN l.record END, cloakroom_now($10), v.id IS NOT NULL \
-        FROM locked l LEFT JOIN saved v ON v.id = l.id";
+        SELECT t.id, true, NULL::bigint, NULL::bigint, 0::bigint FROM touched t \
+        UNION ALL SELECT s.id, false, s.ended_reason, s.idle_deadline, cloakroom_now($4) \
+        FROM unnest($1::bytea[]) AS m(id) JOIN cloakroom_sessions s ON s.id = m.id \
+        WHERE m.id NOT IN (SELECT t.id FROM touched t)";
 
-    /// Returns of each id that there is whether it was touched, and if not why. Parameters: arrays of
-    /// id, last seen, idle deadline; now or NULL.
-    pub(crate) const TOUCH: &str = "WITH locked AS MATERIALIZED ( \
+    /// As `TOUCH`, as `UPDATE_LOCKED` does.
+    pub(crate) const TOUCH_LOCKED: &str = "WITH locked AS MATERIALIZED ( \
             SELECT s.id, s.idle_deadline, s.ended_reason \
             FROM cloakroom_sessions s WHERE s.id = ANY($1) ORDER BY s.id FOR NO KEY UPDATE \
         ), touched AS ( \
@@ -435,7 +552,8 @@ pub(crate) mod postgres {
             WHERE s.id = l.id AND l.ended_reason IS NULL AND l.idle_deadline > cloakroom_now($4) \
             RETURNING s.id \
         ) \
-        SELECT l.id, t.id IS NOT NULL, l.ended_reason FROM locked l LEFT JOIN touched t ON t.id = l.id";
+        SELECT l.id, t.id IS NOT NULL, l.ended_reason, l.idle_deadline, cloakroom_now($4) \
+        FROM locked l LEFT JOIN touched t ON t.id = l.id";
 
     /// Under a limit. Parameters: as of the function.
     pub(crate) const CREATE_LIMITED: &str =
@@ -508,11 +626,13 @@ pub(crate) mod postgres {
             FROM pg_class c WHERE c.oid = to_regclass('cloakroom_sessions')), true)";
 
     /// What must be so before anything else: version, encoding, isolation, strings, whether the table
-    /// of migrations is there, and the schema where tables would be made.
+    /// of migrations is there, and the schema where tables would be made. Looks for the table by a
+    /// scan: `to_regclass` remembers what was not there when the transaction began.
     pub(crate) const ENVIRONMENT: &str = "SELECT current_setting('server_version_num')::bigint, \
         current_setting('server_encoding'), current_setting('default_transaction_isolation'), \
-        current_setting('standard_conforming_strings'), to_regclass('cloakroom_migrations') IS NOT NULL, \
-        current_schema(), current_user::text";
+        current_setting('standard_conforming_strings'), \
+        EXISTS (SELECT FROM pg_class c WHERE c.relname = 'cloakroom_migrations' AND pg_table_is_visible(c.oid)), \
+        current_schema()";
 
     /// The newest step, and the oldest release that can work with the tables.
     pub(crate) const MIGRATED_TO: &str = "SELECT coalesce(max(version), 0)::bigint, \
@@ -536,7 +656,8 @@ pub(crate) mod postgres {
     pub(crate) const GRANTS: &str = include_str!("../migrations/postgres/grants.sql");
 }
 
-#[cfg(all(test, feature = "sqlite"))]
+#[cfg(test)]
+#[cfg(feature = "sqlite")]
 mod tests {
     use super::sqlite::*;
     use sqlx::sqlite::SqliteConnection;

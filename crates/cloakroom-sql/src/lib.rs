@@ -26,7 +26,7 @@ mod postgres;
 mod prefix;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod queue;
-#[cfg(any(feature = "mysql", feature = "postgres"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod row;
 #[cfg(feature = "sqlite")]
 mod sqlite;

@@ -16,9 +16,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use cloakroom_core::{
-    Create, Durability, EndReason, Ended, Excess, Handle, Listing, Load, Page, PageCursor, Principal, Probe,
-    Record, Renew, Renewal, Revision, SessionId, SessionLimit, SessionStore, StoreError, StoreErrorKind, Stored,
-    Summary, Touch, Update, Verb,
+    Create, Durability, EndReason, Ended, Excess, Handle, Listing, Load, Page, PageCursor, Principal, Probe, Record,
+    Renew, Renewal, Revision, SessionId, SessionLimit, SessionStore, StoreError, StoreErrorKind, Stored, Summary,
+    Touch, Update, Verb,
 };
 use tokio::sync::{oneshot, watch};
 use tokio_postgres::Row as DriverRow;
@@ -26,7 +26,7 @@ use tokio_postgres::types::{FromSql, ToSql};
 
 use self::connect::{Connection, Connector};
 use self::fault::Fault;
-use self::lane::Lane;
+use self::lane::{Lane, Watchdog};
 use self::row::{Seen, seen, seen_from};
 use self::statement::Statement;
 use self::work::{Answer, Call, Job, Updated};
@@ -147,7 +147,7 @@ impl PostgresStore {
                     connection: Some(connection),
                     connected: Arc::clone(&connected),
                     clock: options.clock.clone(),
-                    timeout: options.timeout,
+                    watchdog: Watchdog::new(options.timeout),
                 };
                 let alive = alive.clone();
                 tokio::spawn(async move {
@@ -338,8 +338,7 @@ impl SessionStore for PostgresStore {
         last_seen: SystemTime,
         idle_deadline: SystemTime,
     ) -> Result<Touch, StoreError> {
-        let deadlines =
-            Deadlines { last_seen: column_millis(last_seen), idle_deadline: column_millis(idle_deadline) };
+        let deadlines = Deadlines { last_seen: column_millis(last_seen), idle_deadline: column_millis(idle_deadline) };
         if self.0.touches.as_ref().is_some_and(|touches| touches.offer(*id, deadlines)) {
             return Ok(Touch::Touched);
         }
@@ -362,8 +361,7 @@ impl SessionStore for PostgresStore {
                 if self.get::<Option<&[u8]>>(Verb::Renew, &answer, 2)?.is_none() {
                     return Ok(Renew::Gone(None));
                 }
-                let Seen { columns, now } =
-                    seen_from(&answer, 2).map_err(|error| self.absurd(Verb::Renew, error))?;
+                let Seen { columns, now } = seen_from(&answer, 2).map_err(|error| self.absurd(Verb::Renew, error))?;
                 Ok(match columns.found(now, Verb::Renew)? {
                     Found::Ended(reason) => Renew::Gone(reason),
                     Found::Live(stored) => Renew::Conflict(stored),
@@ -542,7 +540,10 @@ impl Health {
         let newest = migrations::POSTGRES.last().map_or(0, |migration| i64::from(migration.version));
         [
             (!self.fsync, "fsync is off: a power cut can damage the whole database; set it to on"),
-            (!self.full_page_writes, "full_page_writes is off: a power cut can damage the whole database; set it to on"),
+            (
+                !self.full_page_writes,
+                "full_page_writes is off: a power cut can damage the whole database; set it to on",
+            ),
             (
                 self.synchronous_commit == "off",
                 "synchronous_commit is off: a crash of the server takes back the last moments, sign-outs and \
@@ -591,7 +592,9 @@ mod tests {
 
     #[test]
     fn the_number_of_standbys_that_are_waited_for() {
-        for (names, expected) in [("a", 1), ("a, b", 1), ("*", 1), ("FIRST 2 (a, b, c)", 2), ("ANY 3 (*)", 3), ("2(a,b)", 2)] {
+        for (names, expected) in
+            [("a", 1), ("a, b", 1), ("*", 1), ("FIRST 2 (a, b, c)", 2), ("ANY 3 (*)", 3), ("2(a,b)", 2)]
+        {
             assert_eq!(acknowledging(names), expected, "{names}");
         }
     }

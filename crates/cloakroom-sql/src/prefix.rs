@@ -68,6 +68,9 @@ mod tests {
     #[test]
     fn it_takes_the_place_of_the_default() {
         let prefix = TablePrefix::new("my_cloakroom_").unwrap();
-        assert_eq!(prefix.apply("SELECT 1 FROM cloakroom_a, cloakroom_b"), "SELECT 1 FROM my_cloakroom_a, my_cloakroom_b");
+        assert_eq!(
+            prefix.apply("SELECT 1 FROM cloakroom_a, cloakroom_b"),
+            "SELECT 1 FROM my_cloakroom_a, my_cloakroom_b"
+        );
     }
 }

@@ -58,6 +58,11 @@ impl From<Found> for Load {
 }
 
 impl Columns {
+    /// Whether the row is of a live session, whatever its record says.
+    pub(crate) fn is_live(&self, now: i64) -> bool {
+        self.ended_reason.is_none() && self.idle_deadline > now
+    }
+
     /// What the row says at `now`.
     ///
     /// A record that does not decode, or that names another session than its row does (somebody moved
@@ -69,7 +74,7 @@ impl Columns {
         if let Some(ended) = self.ended_reason {
             return Ok(Found::Ended(reason(ended)));
         }
-        if self.idle_deadline <= now {
+        if !self.is_live(now) {
             return Ok(Found::Ended(Some(EndReason::Expired)));
         }
         let record = match Record::decode(&self.record.unwrap_or_default()) {
@@ -87,8 +92,7 @@ impl Columns {
         // A touch since the record was written is in the columns only.
         let unchanged = column_millis(record.last_seen()) == self.last_seen
             && column_millis(record.idle_deadline()) == self.idle_deadline;
-        let record =
-            if unchanged { record } else { record.seen(time(self.last_seen), time(self.idle_deadline)) };
+        let record = if unchanged { record } else { record.seen(time(self.last_seen), time(self.idle_deadline)) };
         Ok(Found::Live(Stored { record, revision }))
     }
 }

@@ -25,10 +25,11 @@ use tokio::sync::{oneshot, watch};
 use self::fault::Fault;
 use self::open::Reconnect;
 use self::reader::{Read, Reader, Rows};
-use self::row::{Found, column_millis, found};
-use self::writer::{Answer, Op, Row, Write, WriteError, Writer};
+use self::row::{found, found_in};
+use self::writer::{Answer, Op, Write, WriteError, Writer};
 use crate::migrations::{self, Migration};
 use crate::queue::{Queue, Refused};
+use crate::row::{Found, Row, column_millis, reason, time};
 
 pub use self::open::{OpenError, OpenErrorKind, SqliteOptions, Synchronous};
 
@@ -203,10 +204,10 @@ impl SqliteStore {
 #[async_trait]
 impl SessionStore for SqliteStore {
     async fn load(&self, id: &SessionId) -> Result<Load, StoreError> {
-        let row = self.read(Verb::Load, |answer| Read::Load(*id, answer)).await?;
-        match row {
+        let loaded = self.read(Verb::Load, |answer| Read::Load(*id, answer)).await?;
+        match loaded {
             None => Ok(Load::Gone(None)),
-            Some(row) => found(&row, self.now(), Verb::Load).map(Load::from),
+            Some(columns) => found_in(columns, self.now(), Verb::Load).map(Load::from),
         }
     }
 
@@ -325,9 +326,9 @@ impl SessionStore for SqliteStore {
         };
         let (reason, ended, deadline) = (number(0)?, number(1)?, number(2)?.unwrap_or(0));
         Ok(match (reason, ended) {
-            (Some(reason), Some(at)) => row::reason(reason).map(|reason| Ended { reason, at: row::time(at) }),
+            (Some(reason), Some(at)) => self::reason(reason).map(|reason| Ended { reason, at: time(at) }),
             (None, _) | (_, None) if deadline > column_millis(self.now()) => None,
-            (None, _) | (_, None) => Some(Ended { reason: EndReason::Expired, at: row::time(deadline) }),
+            (None, _) | (_, None) => Some(Ended { reason: EndReason::Expired, at: time(deadline) }),
         })
     }
 
@@ -360,12 +361,6 @@ impl SessionStore for SqliteStore {
         };
         warnings.extend(file_warning(&self.0.file));
         Ok(Probe { server: format!("SQLite {}", answered.version), latency: answered.latency, durability, warnings })
-    }
-}
-
-impl Row {
-    fn new(id: &SessionId, record: &Record) -> Self {
-        Self { id: *id, record: record.clone(), encoded: record.encode() }
     }
 }
 

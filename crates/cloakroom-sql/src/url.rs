@@ -145,7 +145,8 @@ pub(crate) fn decode(text: &str) -> Result<String, UrlError> {
         }
         let digits = rest.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
         let decoded = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        bytes.push(decoded.ok_or_else(|| UrlError::new("the URL has a `%` that two hexadecimal digits do not follow"))?);
+        bytes
+            .push(decoded.ok_or_else(|| UrlError::new("the URL has a `%` that two hexadecimal digits do not follow"))?);
         rest = &rest[2..];
     }
     String::from_utf8(bytes).map_err(|_| UrlError::new("the URL holds an escape that is not UTF-8"))

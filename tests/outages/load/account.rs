@@ -15,10 +15,15 @@ use cloakroom_core::{
 /// What a store must keep through every outage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Promise {
-    /// What ended never lives again.
+    /// What was acknowledged as ended never lives again.
     EndedStaysEnded,
+    /// What a read found ended is not found alive later. Weaker stores let a read see what a failover
+    /// takes back; only what was acknowledged is safe from that.
+    GoneStaysGone,
     /// What an acknowledged update wrote is there, in its order.
     UpdatesAreKept,
+    /// A list does not hold what was acknowledged as ended.
+    ListsForgetTheEnded,
     /// A session that nobody ended is there.
     SessionsAreKept,
     /// Every record, list and value is the one asked for.
@@ -75,7 +80,10 @@ struct Line {
     current: usize,
     moves: Tally,
     ends: Tally,
+    /// Acknowledged.
     ended: bool,
+    /// Seen, and acknowledged to nobody.
+    gone: bool,
     revision: u64,
     acked: Vec<u64>,
     /// The record that was seen last.
@@ -104,7 +112,10 @@ struct Known {
 enum IdState {
     Perhaps,
     Lived,
+    /// Acknowledged.
     Over,
+    /// Seen.
+    Gone,
     Never,
 }
 
@@ -145,7 +156,9 @@ struct Owner {
 pub(crate) struct Before {
     pub(crate) line: LineNo,
     pub(crate) id: SessionId,
+    /// Acknowledged, or only seen.
     over: bool,
+    gone: bool,
     known: bool,
     current: usize,
     revision: u64,
@@ -157,7 +170,7 @@ pub(crate) struct Before {
 impl Before {
     /// Whether the session, or this id of it, had ended.
     pub(crate) fn is_over(&self) -> bool {
-        self.over
+        self.over || self.gone
     }
 }
 
@@ -283,6 +296,7 @@ impl Account {
             moves: Tally::default(),
             ends: Tally::default(),
             ended: false,
+            gone: false,
             revision: 0,
             acked: vec![0; self.writers],
             last: Stored { record: record.clone(), revision: Revision::FIRST },
@@ -341,7 +355,7 @@ impl Account {
     pub(crate) fn fate(&self, line: LineNo) -> Fate {
         let books = self.books();
         let line = &books.lines[line];
-        if line.ended || line.broken || line.born == Born::No {
+        if line.ended || line.gone || line.broken || line.born == Born::No {
             Fate::Over
         } else if line.born == Born::Yes && line.ids[line.current].state == IdState::Lived {
             Fate::Live
@@ -515,6 +529,7 @@ impl Account {
             if line.ended {
                 over.insert(number);
             } else if line.owner == Some(owner)
+                && !line.gone
                 && line.owner_unclear == 0
                 && line.born == Born::Yes
                 && !line.ends.is_possible()
@@ -537,7 +552,7 @@ impl Account {
             };
             listed.insert(line);
             if before.over.contains(&line) {
-                books.break_line(line, Promise::EndedStaysEnded, "a list holds it after its end was acknowledged");
+                books.break_line(line, Promise::ListsForgetTheEnded, "a list holds it after its end was acknowledged");
             }
             let Line { owner, owner_unclear, owner_epoch, .. } = &books.lines[line];
             if *owner_unclear == 0 && *owner_epoch == 0 && *owner != Some(before.owner) {
@@ -568,7 +583,7 @@ impl Account {
         let kept = &books.lines[line];
         if live > 1 {
             books.break_line(line, Promise::OneIdIsLive, format!("{live} of its ids are live"));
-        } else if live == 0 && kept.born == Born::Yes && !kept.ended && !kept.ends.is_possible() {
+        } else if live == 0 && kept.born == Born::Yes && !kept.ended && !kept.gone && !kept.ends.is_possible() {
             books.break_line(line, Promise::SessionsAreKept, "nobody ended it, and none of its ids is live");
         }
     }
@@ -608,6 +623,7 @@ impl Books {
             line,
             id,
             over: kept.ended || state == IdState::Over,
+            gone: kept.gone || state == IdState::Gone,
             known: kept.born == Born::Yes && state == IdState::Lived,
             current: kept.current,
             revision: kept.revision,
@@ -635,13 +651,15 @@ impl Books {
         if before.over {
             let what = format!("{verb} found it alive after its end was acknowledged");
             self.break_line(before.line, Promise::EndedStaysEnded, what);
+        } else if before.gone {
+            self.break_line(before.line, Promise::GoneStaysGone, format!("{verb} found it alive after it was gone"));
         }
         let state = self.lines[before.line].ids.iter().find(|known| known.id == before.id).unwrap().state;
         if state == IdState::Never {
             let what = format!("{verb} found an id that the store had said it did not file");
             self.break_line(before.line, Promise::NotDoneIsNotDone, what);
         }
-        !before.over && state != IdState::Never
+        !before.is_over() && state != IdState::Never
     }
 
     fn saw_live(&mut self, before: &Before, stored: &Stored) {
@@ -701,7 +719,7 @@ impl Books {
             line.ids[place].state = IdState::Lived;
             line.born = Born::Yes;
             if place > line.current {
-                line.ids[line.current].state = IdState::Over;
+                line.ids[line.current].state = IdState::Gone;
                 line.current = place;
             }
             if line.owner_unclear > 0 {
@@ -714,7 +732,7 @@ impl Books {
         let line = &mut self.lines[before.line];
         let moved =
             before.moves.is_possible() || line.moves.begun != before.moves.begun || line.current != before.current;
-        let ended = line.ended || before.ends.is_possible() || line.ends.begun != before.ends.begun;
+        let ended = line.ended || line.gone || before.ends.is_possible() || line.ends.begun != before.ends.begun;
         let place = line.ids.iter().position(|known| known.id == before.id).unwrap();
         if !before.known {
             return moved;
@@ -724,11 +742,9 @@ impl Books {
             return false;
         }
         if line.ids[place].state == IdState::Lived {
-            line.ids[place].state = IdState::Over;
+            line.ids[place].state = IdState::Gone;
         }
-        if !moved {
-            self.over(before.line);
-        }
+        line.gone |= !moved;
         moved
     }
 

@@ -51,12 +51,22 @@ impl Report {
         self.assert_kept(|_| true);
     }
 
+    /// The same where a read may have seen what nobody had acknowledged, and what is lost with the primary.
+    pub(crate) fn assert_acknowledged(&self) {
+        self.assert_kept(|promise| promise != Promise::GoneStaysGone);
+    }
+
     /// The same for the promises that a failover without acknowledged replicas keeps.
     pub(crate) fn assert_only_losses(&self) {
         self.assert_kept(|promise| {
             let loss = matches!(
                 promise,
-                Promise::EndedStaysEnded | Promise::UpdatesAreKept | Promise::SessionsAreKept | Promise::OneIdIsLive
+                Promise::EndedStaysEnded
+                    | Promise::GoneStaysGone
+                    | Promise::ListsForgetTheEnded
+                    | Promise::UpdatesAreKept
+                    | Promise::SessionsAreKept
+                    | Promise::OneIdIsLive
             );
             !loss
         });
@@ -93,7 +103,16 @@ impl Report {
         errors.filter_map(|sample| (sample.begun + sample.took).checked_duration_since(since)).max()
     }
 
-    /// The same, up to this moment.
+    /// From this moment to the end of the last call that began before the service was back: that failed,
+    /// or was held until there was somebody to answer it.
+    pub(crate) fn away(&self, since: Instant) -> Duration {
+        const HELD: Duration = Duration::from_millis(500);
+        let hit = self.samples.iter().filter(|sample| sample.error.is_some() || sample.took >= HELD);
+        let ends = hit.filter_map(|sample| (sample.begun + sample.took).checked_duration_since(since));
+        ends.max().unwrap_or_default()
+    }
+
+    /// The same as `last_error`, up to this moment.
     pub(crate) fn last_error_between(&self, since: Instant, until: Instant) -> Option<Duration> {
         let errors = self.samples.iter().filter(|sample| sample.error.is_some() && sample.begun < until);
         errors.filter_map(|sample| (sample.begun + sample.took).checked_duration_since(since)).max()

@@ -104,10 +104,10 @@ impl Visitor {
         } else if seen > most {
             self.breach(Promise::NotDoneIsNotDone, &format!("counted to {most} at most and finds {seen}"));
         }
-        // What was found is certain, but a count of unknown outcome may still be on its way. What was
-        // lost is not missed a second time.
-        self.counted = seen;
-        self.perhaps = most.saturating_sub(seen.max(least));
+        // What was read and not acknowledged may be taken back. What was lost is not missed a second time.
+        if !(least..=most).contains(&seen) {
+            (self.counted, self.perhaps) = (seen, 0);
+        }
     }
 
     fn act(&self, session: &Session, action: Action) -> Result<(), SessionError> {

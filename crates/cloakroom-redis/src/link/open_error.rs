@@ -87,7 +87,11 @@ impl RedisOpenError {
     pub(crate) fn to_fault(&self) -> Fault {
         let message = format!("no connection to {}: {}", self.place, self.message);
         match self.kind {
-            RedisOpenErrorKind::Unreachable | RedisOpenErrorKind::UnknownHost | RedisOpenErrorKind::NotPrimary => {
+            // A server that dies during the greeting is met as one that does not greet.
+            RedisOpenErrorKind::Unreachable
+            | RedisOpenErrorKind::UnknownHost
+            | RedisOpenErrorKind::NotPrimary
+            | RedisOpenErrorKind::Refused => {
                 Fault::unreachable(message, self.source.as_deref().map(|source| source as _))
             }
             RedisOpenErrorKind::Tls
@@ -96,8 +100,7 @@ impl RedisOpenError {
             | RedisOpenErrorKind::WrongMode
             | RedisOpenErrorKind::UnknownService
             | RedisOpenErrorKind::TooOld
-            | RedisOpenErrorKind::File
-            | RedisOpenErrorKind::Refused => Fault::misconfigured(message),
+            | RedisOpenErrorKind::File => Fault::misconfigured(message),
         }
     }
 }

@@ -4,7 +4,7 @@ local LIVE, PENDING, ENDED = 1, 2, 3
 local RENEWED, EXPIRED, EVICTED = 3, 4, 5
 
 -- First elements of answers, as answer.rs reads them.
-local DONE, GONE, CONFLICT, OCCUPIED, LIMIT, RENAMED, NEWER, FOREIGN, UNDECIDED, FOLLOW, LATE =
+local DONE, GONE, CONFLICT, OCCUPIED, LIMIT, UNDECIDED, FOLLOW, RENAMED, NEWER, FOREIGN, LATE =
   0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 
 -- A header of a value is as far as its absolute deadline.
@@ -58,7 +58,11 @@ end
 -- 'nothing', which damaged bytes are as well; and the first bytes of the value.
 local function look(key, upto, now)
   local value = redis.pcall('GETRANGE', key, 0, upto)
-  if type(value) ~= 'string' then return 'foreign', '' end
+  if type(value) ~= 'string' then
+    if value.err:find('WRONGTYPE', 1, true) then return 'foreign', '' end
+    -- Whatever else went wrong must not pass for a session that is not there: it fails the call.
+    redis.call('GETRANGE', key, 0, upto)
+  end
   local kind = value:byte(1)
   if kind == ENDED and #value >= 20 then return 'ended', value end
   if kind ~= LIVE and kind ~= PENDING then return 'nothing', value end
@@ -66,7 +70,7 @@ local function look(key, upto, now)
   if format and format > 1 then return 'newer', value end
   if format ~= 1 or #value <= HEADER then return 'nothing', value end
   if kind == PENDING then return 'pending', value end
-  if now >= number(value, 53) then return 'expired', value end
+  if now >= math.min(number(value, 53), number(value, 61)) then return 'expired', value end
   return 'live', value
 end
 
@@ -137,7 +141,11 @@ end
 local function excess(live, undecided, max, evict)
   if max == 0 then return {} end
   local too_many = #live + 1 - max
-  if evict then return { unpack(live, 1, math.max(0, too_many)) } end
+  if evict then
+    local going = {}
+    for i = 1, too_many do going[i] = live[i] end
+    return going
+  end
   if too_many + undecided > 0 then return nil end
   return {}
 end

@@ -25,4 +25,6 @@ for _, session in ipairs(going) do
   redis.call('ZREM', KEYS[1], session[1])
   if session[3] then ended = ended + 1 end
 end
+-- For `WAIT`, as in delete.lua: what ended before may not have been acknowledged.
+if ended == 0 then redis.call('SET', KEYS[1] .. '~', '', 'PX', 1) end
 return { DONE, ended }

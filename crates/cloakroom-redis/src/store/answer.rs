@@ -9,7 +9,7 @@ use redis::Value;
 use super::wrong_answer;
 use crate::value;
 
-/// The answer of a script.
+/// The answer of a script that did something, or what it was told to expect instead.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) code: Code,
@@ -25,51 +25,76 @@ pub(super) enum Code {
     Conflict,
     Occupied,
     Limit,
+    /// A session on its way from one slot to another.
+    Undecided,
+    /// The session goes on under this id.
+    Follow,
+}
+
+/// Why a script did nothing; the numbers go on behind those of [`Code`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
     /// An update that would have changed whose session it is.
     Renamed,
     /// Of a newer release.
     Newer,
     /// No string, or not ours.
     Foreign,
-    /// A session on its way from one slot to another.
-    Undecided,
-    /// The session goes on under this id.
-    Follow,
     /// Too much time between two steps.
     Late,
 }
 
 impl Code {
-    const ALL: [Self; 11] = [
-        Self::Done,
-        Self::Gone,
-        Self::Conflict,
-        Self::Occupied,
-        Self::Limit,
-        Self::Renamed,
-        Self::Newer,
-        Self::Foreign,
-        Self::Undecided,
-        Self::Follow,
-        Self::Late,
-    ];
+    const ALL: [Self; 7] =
+        [Self::Done, Self::Gone, Self::Conflict, Self::Occupied, Self::Limit, Self::Undecided, Self::Follow];
+}
+
+impl Refusal {
+    const ALL: [Self; 4] = [Self::Renamed, Self::Newer, Self::Foreign, Self::Late];
+
+    fn to_error(self, rest: Option<&Value>, verb: Verb) -> StoreError {
+        let refuse = |message| StoreError::new(StoreErrorKind::Corrupt, verb, message).not_done();
+        match self {
+            Self::Renamed => {
+                refuse("an update must not change the owner, the handle or the time of creation; renew instead")
+            }
+            Self::Newer => {
+                let format = rest.and_then(number).and_then(|format| u8::try_from(format).ok());
+                StoreError::newer_format(verb, format.unwrap_or(u8::MAX))
+            }
+            Self::Foreign => refuse(
+                "under a key with this store's prefix is something else than a session: does another application use \
+                 the same prefix?",
+            ),
+            Self::Late => StoreError::new(
+                StoreErrorKind::Timeout,
+                verb,
+                "the cluster took too long between two steps of the renewal, which was given up",
+            )
+            .not_done(),
+        }
+    }
 }
 
 impl Answer {
-    pub(super) fn read(value: Value) -> Option<Self> {
-        let Value::Array(parts) = value else { return None };
+    /// # Errors
+    /// What the script refused to do, and an answer that no script gives.
+    pub(super) fn read(value: Value, verb: Verb) -> Result<Self, StoreError> {
+        let Value::Array(parts) = value else { return Err(wrong_answer(verb)) };
         let mut parts = parts.into_iter();
-        let Some(Value::Int(code)) = parts.next() else { return None };
-        let code = *Code::ALL.get(usize::try_from(code).ok()?)?;
-        Some(Self { code, rest: parts.next() })
+        let Some(Value::Int(code)) = parts.next() else { return Err(wrong_answer(verb)) };
+        let (code, rest) = (usize::try_from(code).unwrap_or(usize::MAX), parts.next());
+        if let Some(&code) = Code::ALL.get(code) {
+            return Ok(Self { code, rest });
+        }
+        match Refusal::ALL.get(code.wrapping_sub(Code::ALL.len())) {
+            Some(refusal) => Err(refusal.to_error(rest.as_ref(), verb)),
+            None => Err(wrong_answer(verb)),
+        }
     }
 
     pub(super) fn number(&self) -> Option<u64> {
-        match &self.rest {
-            Some(Value::Int(number)) => u64::try_from(*number).ok(),
-            Some(Value::BulkString(text)) => std::str::from_utf8(text).ok()?.parse().ok(),
-            _ => None,
-        }
+        self.rest.as_ref().and_then(number)
     }
 
     pub(super) fn reason(&self) -> Option<EndReason> {
@@ -98,47 +123,22 @@ impl Answer {
             _ => Err(wrong_answer(verb)),
         }
     }
+}
 
-    /// The failure that this code is.
-    pub(super) fn to_error(&self, verb: Verb) -> StoreError {
-        let refuse = |message| StoreError::new(StoreErrorKind::Corrupt, verb, message).not_done();
-        match self.code {
-            Code::Newer => {
-                let format = self.number().and_then(|format| u8::try_from(format).ok());
-                StoreError::newer_format(verb, format.unwrap_or(u8::MAX))
-            }
-            Code::Renamed => {
-                refuse("an update must not change the owner, the handle or the time of creation; renew instead")
-            }
-            Code::Foreign => refuse(
-                "under a key with this store's prefix is something else than a session: does another application use \
-                 the same prefix?",
-            ),
-            Code::Late => StoreError::new(
-                StoreErrorKind::Timeout,
-                verb,
-                "the cluster took too long between two steps of the renewal, which was given up",
-            )
-            .not_done(),
-            Code::Done
-            | Code::Gone
-            | Code::Conflict
-            | Code::Occupied
-            | Code::Limit
-            | Code::Undecided
-            | Code::Follow => wrong_answer(verb),
-        }
+/// A number, in either form that servers send.
+fn number(value: &Value) -> Option<u64> {
+    if let Value::BulkString(text) = value {
+        std::str::from_utf8(text).ok()?.parse().ok()
+    } else if let Value::Int(number) = value {
+        u64::try_from(*number).ok()
+    } else {
+        None
     }
 }
 
 /// What `TIME` answers.
 pub(super) fn time(value: &Value) -> Option<SystemTime> {
     let Value::Array(parts) = value else { return None };
-    let number = |value: &Value| match value {
-        Value::BulkString(text) => std::str::from_utf8(text).ok()?.parse::<u64>().ok(),
-        Value::Int(number) => u64::try_from(*number).ok(),
-        _ => None,
-    };
     let [seconds, micros] = &parts[..] else { return None };
     let since = Duration::from_secs(number(seconds)?).checked_add(Duration::from_micros(number(micros)?))?;
     // Records count milliseconds.
@@ -157,14 +157,15 @@ mod tests {
             .into_iter()
             .chain(names.split(',').skip(1).map(|name| name.trim().to_owned()))
             .collect();
-        let ours: Vec<_> = Code::ALL.iter().map(|code| format!("{code:?}").to_uppercase()).collect();
+        let codes = Code::ALL.iter().map(|code| format!("{code:?}").to_uppercase());
+        let ours: Vec<_> = codes.chain(Refusal::ALL.iter().map(|code| format!("{code:?}").to_uppercase())).collect();
         assert_eq!(names, ours);
-        let numbers: Vec<_> = numbers.lines().nth(1).unwrap().split(", ").map(|number| number.trim().parse::<usize>().unwrap()).collect();
-        assert_eq!(numbers, (0..Code::ALL.len()).collect::<Vec<_>>());
+        let numbers = numbers.lines().nth(1).unwrap().split(',').map(|number| number.trim().parse::<usize>().unwrap());
+        assert_eq!(numbers.collect::<Vec<_>>(), (0..ours.len()).collect::<Vec<_>>());
     }
 
     #[test]
-    fn answers_of_another_shape_are_none() {
+    fn answers_of_another_shape_are_errors() {
         for value in [
             Value::Nil,
             Value::Int(0),
@@ -173,12 +174,17 @@ mod tests {
             Value::Array(vec![Value::Int(99)]),
             Value::Array(vec![Value::BulkString(b"0".to_vec())]),
         ] {
-            assert!(Answer::read(value).is_none());
+            if let Ok(answer) = Answer::read(value.clone(), Verb::Update) {
+                assert_eq!((value, answer.number()), (Value::Array(vec![Value::Int(0)]), None));
+            }
         }
-        let done = || Answer::read(Value::Array(vec![Value::Int(0), Value::Int(1)])).unwrap();
+        let newer = Answer::read(Value::Array(vec![Value::Int(8), Value::Int(2)]), Verb::Update).unwrap_err();
+        assert_eq!(newer.kind(), StoreErrorKind::NewerFormat);
+        let done = || Answer::read(Value::Array(vec![Value::Int(0), Value::Int(1)]), Verb::Update).unwrap();
         assert_eq!((done().number(), done().strings(), done().id()), (Some(1), None, None));
         assert_eq!(time(&Value::Array(vec![Value::Int(1)])), None);
-        let year_2100 = Value::Array(vec![Value::BulkString(b"4102444800".to_vec()), Value::BulkString(b"1999".to_vec())]);
+        let year_2100 =
+            Value::Array(vec![Value::BulkString(b"4102444800".to_vec()), Value::BulkString(b"1999".to_vec())]);
         assert_eq!(time(&year_2100), Some(UNIX_EPOCH + Duration::from_millis(4_102_444_800_001)));
     }
 }

@@ -14,7 +14,7 @@
 //! The second step is refused when the first is long past; well after that, the first is taken back.
 
 use cloakroom_core::clock::from_unix_millis;
-use cloakroom_core::{Record, Renew, Renewal, Revision, SessionId, SessionLimit, StoreError, Verb};
+use cloakroom_core::{Record, Renew, Renewal, Revision, SessionId, SessionLimit, StoreError, Verb, WriteOutcome};
 use redis::{Pipeline, Value};
 
 use super::answer::{self, Code};
@@ -74,12 +74,12 @@ impl RedisStore {
         let verb = Verb::Renew;
         let (new_keys, mut arguments) = self.filing(new, record, expected.next(), limit, verb)?;
         arguments.push(old.as_bytes().to_vec());
-        let prepared = self.run(verb, &scripts::PREPARE, &new_keys, &arguments).await?;
+        let prepared = self.file(verb, &scripts::PREPARE, &new_keys, &arguments, record).await?;
         let refused = match prepared.code {
             Code::Done => None,
             Code::Occupied => Some(Renew::Occupied),
             Code::Limit => Some(Renew::LimitReached),
-            _ => return Err(prepared.to_error(verb)),
+            Code::Gone | Code::Conflict | Code::Undecided | Code::Follow => return Err(wrong_answer(verb)),
         };
         if let Some(refused) = refused {
             // That there is nothing to renew comes first.
@@ -94,7 +94,12 @@ impl RedisStore {
         let steps = [revision(expected), new.as_bytes().to_vec(), latest.to_string().into_bytes()];
         let refused = loop {
             let arguments = [self.times(), steps.to_vec()].concat();
-            let committed = self.run(verb, &scripts::COMMIT, &[self.keys().session(old)], &arguments).await?;
+            let committed = match self.run(verb, &scripts::COMMIT, &[self.keys().session(old)], &arguments).await {
+                Ok(committed) => committed,
+                Err(error) if error.outcome() == WriteOutcome::NotDone => break Some(Err(error)),
+                // Whether it is renewed, everybody who looks at the old id finds out.
+                Err(error) => return Err(error),
+            };
             break match committed.code {
                 Code::Done => None,
                 Code::Gone => Some(Ok(Renew::Gone(committed.reason()))),
@@ -107,7 +112,7 @@ impl RedisStore {
                     Found::Gone(reason) => Some(Ok(Renew::Gone(reason))),
                     Found::Pending(_) => Some(Ok(Renew::Gone(None))),
                 },
-                _ => Some(Err(committed.to_error(verb))),
+                Code::Occupied | Code::Limit | Code::Follow => Some(Err(wrong_answer(verb))),
             };
         };
         if let Some(refused) = refused {
@@ -136,7 +141,9 @@ impl RedisStore {
         let answer = self.run(verb, &scripts::FINALIZE, &keys, &arguments).await?;
         match answer.code {
             Code::Done => answer.handles().ok_or_else(|| wrong_answer(verb)),
-            _ => Err(answer.to_error(verb)),
+            Code::Gone | Code::Conflict | Code::Occupied | Code::Limit | Code::Undecided | Code::Follow => {
+                Err(wrong_answer(verb))
+            }
         }
     }
 
@@ -147,7 +154,8 @@ impl RedisStore {
         let key = self.keys().marker(new);
         pipeline.cmd("GET").arg(&key).cmd("TIME");
         let answers = carrier.link.send(&key, pipeline, verb).await.map_err(|fault| fault.to_store_error(verb))?;
-        let mut answers = answers.into_iter().collect::<Result<Vec<_>, Fault>>().map_err(|fault| fault.to_store_error(verb))?;
+        let mut answers =
+            answers.into_iter().collect::<Result<Vec<_>, Fault>>().map_err(|fault| fault.to_store_error(verb))?;
         let (Some(server), Some(marker)) = (answers.pop(), answers.pop()) else { return Err(wrong_answer(verb)) };
         let now = match &carrier.clock {
             Some(clock) => clock.now(),
@@ -163,7 +171,8 @@ impl RedisStore {
             let evict = u8::from(evict).to_string().into_bytes();
             self.finalize(Verb::Renew, new, record, max.to_string().into_bytes(), evict).await?;
         } else if now > from_unix_millis(prepared + COMMITTED_WITHIN + MARGIN) {
-            let keys = [Some(self.keys().session(new)), record.principal().map(|principal| self.keys().index(principal))];
+            let keys =
+                [Some(self.keys().session(new)), record.principal().map(|principal| self.keys().index(principal))];
             let keys: Vec<_> = keys.into_iter().flatten().collect();
             self.run(Verb::Renew, &scripts::ABANDON, &keys, &[keys::name(record.handle(), new)]).await?;
         }

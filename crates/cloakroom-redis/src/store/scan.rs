@@ -54,8 +54,7 @@ impl RedisStore {
     ) -> Result<Vec<(SessionId, Stored)>, StoreError> {
         let mut found = Vec::new();
         let mut after = after;
-        let (mut ids, mut more) =
-            after.and_then(|after| self.0.scanned.take(after)).unwrap_or((BTreeSet::new(), true));
+        let (mut ids, mut more) = after.and_then(|after| self.0.scanned.take(after)).unwrap_or((BTreeSet::new(), true));
         while found.len() < limit {
             if ids.is_empty() {
                 if !more {
@@ -126,7 +125,8 @@ impl RedisStore {
         let mut ended: Option<Ended> = None;
         let mut walk = self.walk(Verb::Explain).await?;
         while let Some((primary, keys)) = walk.step().await? {
-            let (headers, now) = self.headers(&primary, &keys).await.map_err(|fault| fault.to_store_error(Verb::Explain))?;
+            let (headers, now) =
+                self.headers(&primary, &keys).await.map_err(|fault| fault.to_store_error(Verb::Explain))?;
             for header in headers {
                 match value::end_of(&header, handle, now, self.0.carrier.tombstones) {
                     Some(End::Live) => return Ok(None),
@@ -152,10 +152,9 @@ impl RedisStore {
             None => answer::time(&server).ok_or_else(|| Fault::wrong_answer("TIME"))?,
         };
         // A key of another type, or one that has moved on meanwhile, is none of ours.
-        let headers = answers.flatten().filter_map(|answer| match answer {
-            Value::BulkString(header) => Some(header),
-            _ => None,
-        });
+        let headers = answers
+            .flatten()
+            .filter_map(|answer| if let Value::BulkString(header) = answer { Some(header) } else { None });
         Ok((headers.collect(), now))
     }
 

@@ -119,8 +119,8 @@ async fn a_missing_right_is_named_with_the_line_that_grants_it() {
     let error = store.load(&id).await.unwrap_err();
     assert!(error.to_string().contains("pattern of the prefix"), "{error}");
 
-    let words: Vec<_> =
-        cloakroom_redis::ACL_RULE.replace("~cloakroom:*", "~cloakroom*").leak().split_whitespace().collect();
+    let rule = cloakroom_redis::ACL_RULE.replace("~cloakroom:*", "~cloakroom*");
+    let words: Vec<_> = rule.split_whitespace().collect();
     server.command(&[&["ACL", "SETUSER", "app", "reset", "on", ">pw"], &words[..]].concat()).unwrap();
     let (id, record) = file(&store).await;
     assert_live(store.load(&id).await.unwrap(), &record);

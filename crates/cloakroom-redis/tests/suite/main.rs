@@ -4,14 +4,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use async_trait::async_trait;
 use base64ct::Encoding as _;
-use cloakroom_core::{SessionId, SessionStore};
+use cloakroom_core::{Clock as _, SessionId, SessionStore, SystemClock};
 use cloakroom_redis::{RedisOptions, RedisStore};
 use cloakroom_services::shared;
-use cloakroom_testkit::{ManualClock, store::Fixture, store_suite};
+use cloakroom_testkit::{
+    ManualClock,
+    store::{Fixture, Options},
+    store_suite,
+};
 
 /// A store under a prefix of its own.
 struct Redis {
@@ -24,11 +28,11 @@ struct Redis {
 
 impl Redis {
     async fn start(url: String, clock: Option<Arc<ManualClock>>) -> Self {
+        let url = in_a_database_of_few(&url);
         static STARTED: AtomicU64 = AtomicU64::new(0);
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
+        let since = SystemClock.now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
         // Inside of what the least rights allow.
-        let prefix =
-            format!("cloakroom:{}-{since}-{}:", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
+        let prefix = format!("cloakroom:{}-{since}-{}:", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
         let open = async || {
             let options = RedisOptions::new(&url).unwrap().with_prefix(&prefix).unwrap();
             let options = match &clock {
@@ -39,6 +43,47 @@ impl Redis {
         };
         let (store, second) = (open().await, open().await);
         Self { store, second, clock, prefix, url }
+    }
+}
+
+/// What is left over would be looked at by every scan of later tests.
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let (nodes, pattern) = (nodes(&self.url), format!("{}*", self.prefix));
+        let clearing = std::thread::spawn(move || nodes.iter().try_for_each(|node| clear(node, &pattern)));
+        // A node that others have stopped needs no clearing.
+        drop(clearing.join());
+    }
+}
+
+/// The servers of a URL that a plain client reaches; of a cluster those that it names, which are its
+/// primaries.
+fn nodes(url: &str) -> Vec<String> {
+    if url.starts_with("redis://") {
+        return vec![url.to_owned()];
+    }
+    let Some((credentials, hosts)) = url.strip_prefix("redis+cluster://").and_then(|rest| rest.split_once('@')) else {
+        return vec![];
+    };
+    hosts.split(',').map(|host| format!("redis://{credentials}@{host}")).collect()
+}
+
+fn clear(node: &str, pattern: &str) -> redis::RedisResult<()> {
+    let mut connection = redis::Client::open(node)?.get_connection()?;
+    let mut cursor = b"0".to_vec();
+    loop {
+        let mut scan = redis::cmd("SCAN");
+        scan.arg(&cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(10_000);
+        let (next, keys): (Vec<u8>, Vec<Vec<u8>>) = scan.query(&mut connection)?;
+        let mut packet = redis::pipe();
+        for key in &keys {
+            packet.cmd("UNLINK").arg(key).ignore();
+        }
+        packet.query::<()>(&mut connection)?;
+        if next == b"0" {
+            return Ok(());
+        }
+        cursor = next;
     }
 }
 
@@ -84,6 +129,27 @@ impl Fixture for Redis {
 
     fn expires_by_itself(&self) -> bool {
         true
+    }
+
+    /// All random sequences on one kind of server; some on those that differ in how they are reached.
+    fn options(&self) -> Options {
+        let mut options = Options::from_env();
+        if !self.url.starts_with("redis://") {
+            options.cases = options.cases.div_ceil(4);
+        }
+        options
+    }
+}
+
+/// What looks at every key looks at those of all tests in its database; a cluster has only one.
+fn in_a_database_of_few(url: &str) -> String {
+    let database = 1 + std::process::id() % 15;
+    if url.contains("+cluster") {
+        url.to_owned()
+    } else if url.contains("+sentinel") {
+        format!("{url}&db={database}")
+    } else {
+        url.replacen("/0", &format!("/{database}"), 1)
     }
 }
 

@@ -10,7 +10,7 @@ use sqlx::query::Query;
 use sqlx::{SqlStr, query};
 
 use super::fault;
-use super::row::{bytes, found, integer};
+use super::row::{bytes, found, integer, owner};
 use super::worker::Call;
 use crate::dialect::mysql::{Statements, TOUCHES, UPDATES, VARIABLES};
 use crate::row::{Found, Row, column_millis, column_revision, names};
@@ -204,7 +204,13 @@ impl Desk<'_> {
                 let created = after.map_or(-1, |after| i64::try_from(after.created).unwrap_or(i64::MAX));
                 let handle = after.map_or([0; Handle::LEN], |after| *after.handle.as_bytes());
                 let query = query(list.clone()).bind(principal.as_str().as_bytes()).bind(created).bind(created);
-                self.rows(query.bind(handle.as_slice()).bind(self.now).bind(limit)).await.map(Ok)?
+                let rows = self.rows(query.bind(handle.as_slice()).bind(self.now).bind(limit)).await?;
+                if let Answer::Rows(rows) = &rows
+                    && rows.iter().any(|row| owner(row).is_some_and(|owner| owner != *principal))
+                {
+                    return Err(fault::misdelivered());
+                }
+                Ok(rows)
             }
             Op::Scan { after, limit } => {
                 let after = after.as_ref().map_or(&[][..], |after| after.as_bytes());

@@ -193,6 +193,11 @@ const READ_ONLY_MODE: u16 = 1836;
 const CHECK_MYSQL: u16 = 3819;
 const CHECK_MARIADB: u16 = 4025;
 
+/// Rows that answer another question: the stream is shifted, and the connection must not be used again.
+pub(crate) fn misdelivered() -> sqlx::Error {
+    sqlx::Error::Protocol("the server sent the answer to another question".to_owned())
+}
+
 /// The server's number, if it was the server that failed.
 pub(crate) fn number(error: &sqlx::Error) -> Option<u16> {
     error.as_database_error()?.try_downcast_ref::<MySqlDatabaseError>().map(MySqlDatabaseError::number)

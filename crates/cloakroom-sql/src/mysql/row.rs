@@ -1,7 +1,7 @@
 //! From the driver's rows to records.
 
 use bytes::Bytes;
-use cloakroom_core::{Handle, PageCursor, SessionId, StoreError, StoreErrorKind, Verb};
+use cloakroom_core::{Handle, PageCursor, Principal, Record, SessionId, StoreError, StoreErrorKind, Verb};
 use sqlx::mysql::{MySql, MySqlRow};
 use sqlx::{Decode, Row as _};
 
@@ -25,6 +25,12 @@ pub(crate) fn id(row: &MySqlRow) -> Option<SessionId> {
 pub(crate) fn cursor(row: &MySqlRow) -> Option<PageCursor> {
     let created = integer(row, AFTER).ok()?.and_then(|created| u64::try_from(created).ok())?;
     Some(PageCursor { created, handle: handle(row, HANDLE).ok()?? })
+}
+
+/// Whose session it is, if the record can be read.
+pub(crate) fn owner(row: &MySqlRow) -> Option<Principal> {
+    let record = Bytes::copy_from_slice(bytes::<Option<&[u8]>>(row, RECORD).ok()??);
+    Record::decode(&record).ok()?.principal().cloned()
 }
 
 fn handle(row: &MySqlRow, column: usize) -> sqlx::Result<Option<Handle>> {

@@ -5,12 +5,14 @@
 //! leave a connection half used.
 
 use std::hash::{BuildHasher as _, RandomState};
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cloakroom_core::{Clock, SessionId, StoreError, StoreErrorKind};
+use futures_util::FutureExt as _;
 use futures_util::future::{Either, select};
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::query::Query;
@@ -20,7 +22,7 @@ use tokio::time::Instant;
 
 use super::call::{Answer, Desk, Op};
 use super::connector::{Connector, Link};
-use super::fault::Fault;
+use super::fault::{self, Fault};
 use super::row;
 use crate::batch::waves;
 use crate::dialect::mysql::{Statements, UPDATES};
@@ -54,6 +56,8 @@ const MOST: usize = 32;
 const ATTEMPTS: u32 = 6;
 /// How long a connection may be idle before the server is asked whether it is still there.
 const IDLE: Duration = Duration::from_secs(30);
+/// How long it may be idle before that is asked ahead of a write.
+const STALE: Duration = Duration::from_secs(1);
 
 pub(crate) struct Worker {
     pub(crate) queues: Queues,
@@ -115,10 +119,19 @@ impl Worker {
             if self.link.is_none() && !self.connect().await {
                 break;
             }
+            let waiting = Instant::now();
             let Ok(taken) = tokio::time::timeout(IDLE, self.queues.take()).await else {
                 self.ping().await;
                 continue;
             };
+            // Nobody told the driver if the server went away meanwhile, and a write that is sent to find
+            // out would be of unknown outcome.
+            if waiting.elapsed() > STALE && matches!(taken, Taken::Writes(_) | Taken::Calls(_)) {
+                self.ping().await;
+                if self.link.is_none() {
+                    self.relink().await;
+                }
+            }
             match taken {
                 Taken::Loads(loads) => self.load(loads).await,
                 Taken::Writes(writes) => self.write(writes).await,
@@ -201,7 +214,12 @@ impl Worker {
                 let fault = self.reconnect.fault();
                 return loads.into_iter().for_each(|read| drop(read.answer.send(Err(fault.clone()))));
             };
-            let rows = within(self.timeout, fetch(&mut link.connection, &self.statements, &loads)).await;
+            let asked = async {
+                let rows = fetch(&mut link.connection, &self.statements, &loads).await?;
+                let foreign = |row| row::id(row).is_none_or(|id| !loads.iter().any(|read| read.id == id));
+                if rows.iter().any(foreign) { Err(fault::misdelivered()) } else { Ok(rows) }
+            };
+            let rows = within(self.timeout, asked).await;
             match rows {
                 Ok(rows) => {
                     let rows: Vec<_> = rows.into_iter().map(|row| (row::id(&row), Arc::new(row))).collect();
@@ -373,8 +391,12 @@ pub(crate) async fn fetch(
 
 /// The result, unless the server takes too long for it.
 pub(crate) async fn within<T>(patience: Duration, exchange: impl Future<Output = sqlx::Result<T>>) -> Result<T, Fault> {
+    // The driver panics on some packets that no honest server sends. The connection is given up then,
+    // so nothing half done is used again.
+    let exchange = AssertUnwindSafe(exchange).catch_unwind();
     match tokio::time::timeout(patience, exchange).await {
-        Ok(result) => result.map_err(Fault::from),
+        Ok(Ok(result)) => result.map_err(Fault::from),
+        Ok(Err(_)) => Err(sqlx::Error::Protocol("the server sent what the driver cannot read".to_owned()).into()),
         Err(_) => Err(Fault::Silent(patience)),
     }
 }

@@ -48,7 +48,8 @@ impl Connector {
     /// A connection for the statements of the store.
     pub(crate) async fn connect(&self) -> Result<Connection, Fault> {
         let connecting = async {
-            let mut connection = self.connect_plainly().await.map_err(|error| Fault::unreachable(&error, &self.server))?;
+            let mut connection =
+                self.connect_plainly().await.map_err(|error| Fault::unreachable(&error, &self.server))?;
             if self.prepared {
                 let Connection { session, driving } = &mut connection;
                 let preparing = Statement::ALL
@@ -82,6 +83,11 @@ impl Connector {
 }
 
 impl Session {
+    /// Whether statements are planned once, as the options of the connection say.
+    pub(crate) fn is_prepared(&self) -> bool {
+        !self.prepared.is_empty()
+    }
+
     /// One statement, one round trip.
     pub(crate) async fn query(
         &self,

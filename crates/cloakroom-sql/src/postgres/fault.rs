@@ -88,11 +88,6 @@ impl Fault {
         Self::new(StoreErrorKind::Corrupt, WriteOutcome::Unknown, message)
     }
 
-    /// Whether an answer is still outstanding.
-    pub(crate) fn is_silence(&self) -> bool {
-        self.kind == StoreErrorKind::Timeout && self.outcome == WriteOutcome::Unknown
-    }
-
     pub(crate) fn to_store_error(&self, verb: Verb) -> StoreError {
         let error = StoreError::new(self.kind, verb, &*self.message);
         let error = match &self.source {
@@ -186,7 +181,9 @@ fn meaning(state: &SqlState, server: &str) -> (StoreErrorKind, String, Remedy) {
         "53" | "54" => {
             (StoreErrorKind::Unavailable, format!("{server} has run out of memory or connections"), Remedy::Split)
         }
-        _ => (StoreErrorKind::Unavailable, format!("{server} cannot read or write sessions at the moment"), Remedy::None),
+        _ => {
+            (StoreErrorKind::Unavailable, format!("{server} cannot read or write sessions at the moment"), Remedy::None)
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The tasks that own the connections.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use cloakroom_core::{Clock, StoreErrorKind, WriteOutcome};
 use futures_util::future::{Either, select};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::connect::{Connection, Connector};
 use super::fault::{Fault, Remedy};
-use super::work::{Job, pack};
+use super::work::{Job, Parcel, pack};
 use crate::queue::Consumer;
 use crate::row::column_millis;
 
@@ -36,7 +36,7 @@ pub(crate) struct Lane {
     /// How many of the lanes on this queue have a connection. One without leaves the work to them.
     pub(crate) connected: Arc<watch::Sender<usize>>,
     pub(crate) clock: Option<Arc<dyn Clock>>,
-    pub(crate) timeout: Duration,
+    pub(crate) watchdog: Watchdog,
 }
 
 /// What comes next for a lane.
@@ -135,7 +135,7 @@ impl Lane {
         let mut parcels = pack(jobs);
         let mut reconnected = false;
         for repeat in 0..REPEATS {
-            let Some(connection) = &mut self.connection else {
+            if self.connection.is_none() {
                 // Once: whoever waits is not to wait for long.
                 if std::mem::replace(&mut reconnected, true) {
                     break;
@@ -143,56 +143,109 @@ impl Lane {
                 if let Err(fault) = self.connect().await {
                     return parcels.into_iter().for_each(|parcel| parcel.fail(&fault));
                 }
-                continue;
-            };
-            let Connection { session, driving } = connection;
-            let now = self.clock.as_ref().map(|clock| column_millis(clock.now()));
-            let (timeout, server) = (self.timeout, &*self.connector.server);
-            let sent: FuturesUnordered<_> = parcels
-                .drain(..)
-                .map(|parcel| async {
-                    let result = tokio::time::timeout(timeout, parcel.send(session, now)).await;
-                    (parcel, result)
-                })
-                .collect();
-            let (mut again, mut lost) = (Vec::new(), false);
-            let concluding = sent.for_each(|(parcel, result)| {
-                let (fault, remedy) = match result {
-                    Ok(Ok(rows)) => match parcel.answer(rows) {
-                        Ok(()) => return std::future::ready(()),
-                        Err((parcel, error)) => {
-                            parcel.fail(&Fault::absurd(server, error));
-                            lost = true;
-                            return std::future::ready(());
-                        }
-                    },
-                    Ok(Err(error)) => Fault::sent(&error, server),
-                    Err(_) => (Fault::silent(server, timeout), Remedy::None),
-                };
-                lost |= result_costs_connection(&fault, remedy);
-                match remedy {
-                    Remedy::Repeat | Remedy::RepeatElsewhere if repeat + 1 < REPEATS => again.push(parcel),
-                    Remedy::Reconnect if !parcel.writes() && !reconnected => again.push(parcel),
-                    Remedy::Split => match parcel.split() {
-                        Ok(each) => again.extend(each),
-                        Err(alone) => alone.fail(&fault),
-                    },
-                    Remedy::Repeat | Remedy::RepeatElsewhere | Remedy::Reconnect | Remedy::None => parcel.fail(&fault),
-                }
-                std::future::ready(())
-            });
-            driving.drive(concluding).await;
-            if lost {
-                self.lose();
             }
-            if again.is_empty() {
+            let may_repeat = MayRepeat { statements: repeat + 1 < REPEATS, broken_reads: !reconnected };
+            parcels = self.send(parcels, may_repeat).await;
+            if parcels.is_empty() {
                 return;
             }
-            parcels = again;
         }
         let message = format!("{} could not be asked again", self.connector.server);
         let fault = Fault::new(StoreErrorKind::Unavailable, WriteOutcome::NotDone, message);
         parcels.into_iter().for_each(|parcel| parcel.fail(&fault));
+    }
+
+    /// Sends all of it at once, and answers each when its answer comes. Returns what has to be sent
+    /// again.
+    async fn send(&mut self, parcels: Vec<Parcel>, may_repeat: MayRepeat) -> Vec<Parcel> {
+        let Some(Connection { session, driving }) = &mut self.connection else { return parcels };
+        let session = &*session;
+        let server = &*self.connector.server;
+        let now = self.clock.as_ref().map(|clock| column_millis(clock.now()));
+        let mut waiting: Vec<_> = parcels.into_iter().map(|parcel| Some(Arc::new(parcel))).collect();
+        let sent: FuturesUnordered<_> = waiting
+            .iter()
+            .flatten()
+            .cloned()
+            .enumerate()
+            .map(|(place, parcel)| async move { (place, parcel.send(session, now).await) })
+            .collect();
+        let (mut again, mut lost) = (Vec::new(), false);
+        let answering = async {
+            let mut sent = sent;
+            while let Some((place, result)) = sent.next().await {
+                let Some(parcel) = waiting[place].take().and_then(Arc::into_inner) else { continue };
+                match result {
+                    Ok(rows) => match parcel.answer(rows) {
+                        Ok(overtaken) => again.extend(overtaken),
+                        Err((parcel, error)) => {
+                            lost = true;
+                            parcel.fail(&Fault::absurd(server, error));
+                        }
+                    },
+                    Err(error) => {
+                        let (fault, remedy) = Fault::sent(&error, server);
+                        lost |= matches!(remedy, Remedy::RepeatElsewhere | Remedy::Reconnect);
+                        match remedy {
+                            Remedy::Repeat | Remedy::RepeatElsewhere if may_repeat.statements => again.push(parcel),
+                            Remedy::Reconnect if may_repeat.broken_reads && !parcel.writes() => again.push(parcel),
+                            Remedy::Split => match parcel.split() {
+                                Ok(each) => again.extend(each),
+                                Err(alone) => alone.fail(&fault),
+                            },
+                            Remedy::Repeat | Remedy::RepeatElsewhere | Remedy::Reconnect | Remedy::None => {
+                                parcel.fail(&fault);
+                            }
+                        }
+                    }
+                }
+            }
+        };
+        let late = matches!(select(pin!(driving.drive(answering)), pin!(self.watchdog.late())).await, Either::Right(_));
+        if late {
+            lost = true;
+            let fault = Fault::silent(server, self.watchdog.patience);
+            let unanswered = waiting.into_iter().flatten().filter_map(Arc::into_inner);
+            unanswered.for_each(|parcel| parcel.fail(&fault));
+        }
+        if lost {
+            self.lose();
+        }
+        again
+    }
+}
+
+/// What may be sent again.
+#[derive(Clone, Copy)]
+struct MayRepeat {
+    /// What the server refused without doing anything.
+    statements: bool,
+    /// What reads, and whose connection broke.
+    broken_reads: bool,
+}
+
+/// Notices that an answer takes too long. Has one timer, which is set anew only when it has run out:
+/// one for each batch would cost more than the batch.
+pub(crate) struct Watchdog {
+    timer: Pin<Box<Sleep>>,
+    patience: Duration,
+}
+
+impl Watchdog {
+    pub(crate) fn new(patience: Duration) -> Self {
+        Self { timer: Box::pin(tokio::time::sleep(patience)), patience }
+    }
+
+    /// Returns when this much time has passed since the first poll.
+    async fn late(&mut self) {
+        let end = Instant::now() + self.patience;
+        loop {
+            self.timer.as_mut().await;
+            if self.timer.deadline() >= end {
+                return;
+            }
+            self.timer.as_mut().reset(end);
+        }
     }
 }
 
@@ -201,10 +254,6 @@ impl Drop for Lane {
     fn drop(&mut self) {
         self.lose();
     }
-}
-
-fn result_costs_connection(fault: &Fault, remedy: Remedy) -> bool {
-    matches!(remedy, Remedy::RepeatElsewhere | Remedy::Reconnect) || fault.is_silence()
 }
 
 /// Between half of it and all of it, so that many processes do not come back at the same moment.

@@ -35,10 +35,12 @@ pub(super) async fn open(options: PostgresOptions) -> Result<PostgresStore, Serv
     let mut config = options.config.clone();
     config.connect_timeout(options.connect_timeout);
     if options.prepared {
-        // A statement that is prepared is planned once and for good, also while the tables are empty;
-        // then a plan that reads them whole would look cheap. No proxy is between, or it is one that
-        // gives each client a connection of its own.
-        let settings = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c jit=off";
+        // A statement that is prepared is planned once and for good, also while the tables are empty:
+        // a plan that reads them whole would then look cheap. What is joined is joined by looking up
+        // one id after the other, in their order, which is also the order of the locks. No proxy is
+        // between, or it is one that gives each client a connection of its own.
+        let settings = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_hashjoin=off \
+                        -c enable_mergejoin=off -c jit=off";
         config.options(match config.get_options() {
             Some(given) => format!("{settings} {given}"),
             None => settings.to_owned(),
@@ -113,7 +115,10 @@ impl SetUp<'_> {
         }
         if text(2) != "read committed" {
             let cause = format!("default_transaction_isolation is {}", text(2));
-            return unsuitable(cause, "ALTER ROLE … SET default_transaction_isolation = 'read committed' for this role");
+            return unsuitable(
+                cause,
+                "ALTER ROLE … SET default_transaction_isolation = 'read committed' for this role",
+            );
         }
         if text(3) != "on" {
             let cause = "standard_conforming_strings is off".to_owned();
@@ -121,7 +126,11 @@ impl SetUp<'_> {
         }
         if row.get(5).is_none() {
             let cause = "no schema of the search_path exists, or this role may use none of them".to_owned();
-            return Err(self.error(Kind::Denied, cause, "GRANT USAGE ON SCHEMA … to this role, or set its search_path"));
+            return Err(self.error(
+                Kind::Denied,
+                cause,
+                "GRANT USAGE ON SCHEMA … to this role, or set its search_path",
+            ));
         }
         Ok(text(4) == "t")
     }
@@ -142,7 +151,8 @@ impl SetUp<'_> {
 
     async fn apply_missing(&self) -> Result<(), ServerOpenError> {
         self.run_batch(&self.prefix.apply(sql::LOCK_MIGRATIONS)).await?;
-        let version = if self.one(sql::ENVIRONMENT).await?.get(4) == Some("t") { self.migrated_to().await?.0 } else { 0 };
+        let version =
+            if self.one(sql::ENVIRONMENT).await?.get(4) == Some("t") { self.migrated_to().await?.0 } else { 0 };
         for migration in migrations::POSTGRES.iter().filter(|migration| i64::from(migration.version) > version) {
             self.run_batch(&self.prefix.apply(migration.sql)).await?;
             tracing::info!(version = migration.version, name = migration.name, server = self.server, "tables migrated");
@@ -158,7 +168,8 @@ impl SetUp<'_> {
         let role = self.one("SELECT current_user").await?.get(0).unwrap_or_default().to_owned();
         let missing: Vec<_> = rows.iter().filter_map(|row| row.get(0)).map(|right| format!("GRANT {right}")).collect();
         let cause = format!("the role {role} lacks rights");
-        let advice = format!("let the owner of the tables run what `PostgresOptions::grants` prints: {}", missing.join(", "));
+        let advice =
+            format!("let the owner of the tables run what `PostgresOptions::grants` prints: {}", missing.join(", "));
         Err(self.error(Kind::Denied, cause, advice))
     }
 
@@ -168,10 +179,10 @@ impl SetUp<'_> {
 
     async fn rows(&self, template: &str) -> Result<Vec<SimpleQueryRow>, ServerOpenError> {
         let messages = self.client.simple_query(&self.prefix.apply(template)).await;
-        let rows = messages.map_err(|error| self.failure(&error))?.into_iter().filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(row),
-            _ => None,
-        });
+        let rows = messages
+            .map_err(|error| self.failure(&error))?
+            .into_iter()
+            .filter_map(|message| if let SimpleQueryMessage::Row(row) = message { Some(row) } else { None });
         Ok(rows.collect())
     }
 
@@ -215,11 +226,9 @@ fn unreachable(server: &str, error: &tokio_postgres::Error) -> ServerOpenError {
             "it does not let this user in",
             "check user, password and database of the URL, and pg_hba.conf of the server",
         ),
-        Some(state) if state.code() == "08P01" && text.contains("startup parameter") => (
-            Kind::Unsuitable,
-            "a proxy that pools transactions is in front of it",
-            "add `prepared=off` to the URL",
-        ),
+        Some(state) if state.code() == "08P01" && text.contains("startup parameter") => {
+            (Kind::Unsuitable, "a proxy that pools transactions is in front of it", "add `prepared=off` to the URL")
+        }
         Some(_) => (Kind::Unreachable, "it takes no connection", "see the source of this error"),
         None if text.contains("certificate") => (
             Kind::Tls,
@@ -231,7 +240,7 @@ fn unreachable(server: &str, error: &tokio_postgres::Error) -> ServerOpenError {
             "it does not encrypt connections",
             "switch ssl on there, or connect without encryption with `sslmode=disable`",
         ),
-        None if text.contains("read") && text.contains("only") => (
+        None if text.contains("does not allow writes") => (
             Kind::Unreachable,
             "it is read-only",
             "name all servers in the URL, so that the one that takes writes is found",

@@ -153,7 +153,9 @@ impl PostgresOptions {
         };
         let authorities = url.take("ca").map(PathBuf::from);
         if authorities.is_some() && !verify {
-            return Err(UrlError::new("`ca` without `sslmode=verify-full` has no effect: add the one or remove the other"));
+            return Err(UrlError::new(
+                "`ca` without `sslmode=verify-full` has no effect: add the one or remove the other",
+            ));
         }
         config.ssl_mode(if verify { SslMode::Require } else { SslMode::Disable });
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);

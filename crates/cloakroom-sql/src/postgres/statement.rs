@@ -12,7 +12,10 @@ pub(crate) enum Statement {
     LoadMany,
     Create,
     Update,
+    UpdateMany,
+    UpdateLocked,
     Touch,
+    TouchLocked,
     CreateLimited,
     Renew,
     Delete,
@@ -25,12 +28,15 @@ pub(crate) enum Statement {
 }
 
 impl Statement {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Load,
         Self::LoadMany,
         Self::Create,
         Self::Update,
+        Self::UpdateMany,
+        Self::UpdateLocked,
         Self::Touch,
+        Self::TouchLocked,
         Self::CreateLimited,
         Self::Renew,
         Self::Delete,
@@ -46,8 +52,9 @@ impl Statement {
     pub(crate) const fn writes(self) -> bool {
         match self {
             Self::Load | Self::LoadMany | Self::List | Self::Scan | Self::Explain | Self::Probe => false,
-            Self::Create | Self::Update | Self::Touch | Self::CreateLimited | Self::Renew => true,
-            Self::Delete | Self::Revoke | Self::Sweep => true,
+            Self::Create | Self::Update | Self::UpdateMany | Self::UpdateLocked | Self::Touch => true,
+            Self::TouchLocked | Self::CreateLimited | Self::Renew | Self::Delete => true,
+            Self::Revoke | Self::Sweep => true,
         }
     }
 
@@ -57,7 +64,10 @@ impl Statement {
             Self::LoadMany => sql::LOAD_MANY,
             Self::Create => sql::CREATE,
             Self::Update => sql::UPDATE,
+            Self::UpdateMany => sql::UPDATE_MANY,
+            Self::UpdateLocked => sql::UPDATE_LOCKED,
             Self::Touch => sql::TOUCH,
+            Self::TouchLocked => sql::TOUCH_LOCKED,
             Self::CreateLimited => sql::CREATE_LIMITED,
             Self::Renew => sql::RENEW,
             Self::Delete => sql::DELETE,
@@ -80,12 +90,20 @@ impl Statement {
         const SWITCH: Type = Type::BOOL;
         const LOAD: &[Type] = &[BYTES, NUMBER];
         const LOAD_MANY: &[Type] = &[MANY_BYTES, NUMBER];
-        const CREATE: &[Type] = &[
-            MANY_BYTES, MANY_BYTES, MANY_TEXTS, MANY_NUMBERS, MANY_NUMBERS, MANY_NUMBERS, MANY_NUMBERS, MANY_BYTES,
-        ];
-        const UPDATE: &[Type] = &[
-            MANY_BYTES, MANY_NUMBERS, MANY_NUMBERS, MANY_NUMBERS, MANY_NUMBERS, MANY_BYTES, MANY_BYTES, MANY_NUMBERS,
-            MANY_TEXTS, NUMBER,
+        const CREATE: &[Type] =
+            &[MANY_BYTES, MANY_BYTES, MANY_TEXTS, MANY_NUMBERS, MANY_NUMBERS, MANY_NUMBERS, MANY_NUMBERS, MANY_BYTES];
+        const UPDATE: &[Type] = &[BYTES, NUMBER, NUMBER, NUMBER, NUMBER, BYTES, BYTES, NUMBER, TEXT, NUMBER];
+        const UPDATE_MANY: &[Type] = &[
+            MANY_BYTES,
+            MANY_NUMBERS,
+            MANY_NUMBERS,
+            MANY_NUMBERS,
+            MANY_NUMBERS,
+            MANY_BYTES,
+            MANY_BYTES,
+            MANY_NUMBERS,
+            MANY_TEXTS,
+            NUMBER,
         ];
         const TOUCH: &[Type] = &[MANY_BYTES, MANY_NUMBERS, MANY_NUMBERS, NUMBER];
         const CREATE_LIMITED: &[Type] =
@@ -103,7 +121,8 @@ impl Statement {
             Self::LoadMany => LOAD_MANY,
             Self::Create => CREATE,
             Self::Update => UPDATE,
-            Self::Touch => TOUCH,
+            Self::UpdateMany | Self::UpdateLocked => UPDATE_MANY,
+            Self::Touch | Self::TouchLocked => TOUCH,
             Self::CreateLimited => CREATE_LIMITED,
             Self::Renew => RENEW,
             Self::Delete => DELETE,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use cloakroom_core::{EndReason, Revision, SessionId, Touch};
+use cloakroom_core::{EndReason, Principal, Revision, SessionId, Touch};
 use tokio::sync::oneshot;
 use tokio_postgres::Row as DriverRow;
 use tokio_postgres::types::ToSql;
@@ -44,9 +44,18 @@ pub(crate) struct Call {
 pub(crate) enum Parcel {
     Loads(Vec<(SessionId, Answer<Option<Seen>>)>),
     Creates(Vec<(Row, Answer<bool>)>),
-    Updates(Vec<(Revision, Row, Answer<Updated>)>),
-    Touches(Vec<(SessionId, Deadlines, Vec<Answer<Touch>>)>),
+    Updates(Vec<(Revision, Row, Answer<Updated>)>, Locking),
+    Touches(Vec<(SessionId, Deadlines, Vec<Answer<Touch>>)>, Locking),
     Call(Call, Answer<Vec<DriverRow>>),
+}
+
+/// How the rows of a batch are locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Locking {
+    /// As they are found.
+    AsFound,
+    /// Before anything is decided: for what others changed in between.
+    First,
 }
 
 /// Packs what waited together. Reads first: they are quick, and nobody waits for them to commit.
@@ -78,8 +87,11 @@ pub(crate) fn pack(jobs: Vec<Job>) -> Vec<Parcel> {
     }
     parcels.extend(waves(creates, |(row, _)| row.id, |(row, _)| row.encoded.len()).into_iter().map(Parcel::Creates));
     let bytes = |update: &(Revision, Row, Answer<Updated>)| update.1.encoded.len();
-    parcels.extend(waves(updates, |(_, row, _)| row.id, bytes).into_iter().map(Parcel::Updates));
-    parcels.extend(waves(touches, |(id, ..)| *id, |_| 0).into_iter().map(Parcel::Touches));
+    parcels.extend(
+        waves(updates, |(_, row, _)| row.id, bytes).into_iter().map(|wave| Parcel::Updates(wave, Locking::AsFound)),
+    );
+    parcels
+        .extend(waves(touches, |(id, ..)| *id, |_| 0).into_iter().map(|wave| Parcel::Touches(wave, Locking::AsFound)));
     parcels.extend(calls);
     parcels
 }
@@ -88,23 +100,40 @@ impl Parcel {
     pub(crate) fn writes(&self) -> bool {
         match self {
             Self::Loads(_) => false,
-            Self::Creates(_) | Self::Updates(_) | Self::Touches(_) => true,
+            Self::Creates(_) | Self::Updates(..) | Self::Touches(..) => true,
             Self::Call(call, _) => call.statement.writes(),
         }
     }
 
     /// Each item alone; nothing if it is alone already.
     pub(crate) fn split(self) -> Result<Vec<Self>, Self> {
+        if self.len() < 2 {
+            return Err(self);
+        }
+        Ok(match self {
+            Self::Loads(loads) => loads.into_iter().map(|one| Self::Loads(vec![one])).collect(),
+            Self::Creates(rows) => rows.into_iter().map(|one| Self::Creates(vec![one])).collect(),
+            Self::Updates(rows, locking) => rows.into_iter().map(|one| Self::Updates(vec![one], locking)).collect(),
+            Self::Touches(ids, locking) => ids.into_iter().map(|one| Self::Touches(vec![one], locking)).collect(),
+            Self::Call(call, answer) => vec![Self::Call(call, answer)],
+        })
+    }
+
+    const fn len(&self) -> usize {
         match self {
-            Self::Loads(loads) if loads.len() > 1 => Ok(loads.into_iter().map(|one| Self::Loads(vec![one])).collect()),
-            Self::Creates(rows) if rows.len() > 1 => Ok(rows.into_iter().map(|one| Self::Creates(vec![one])).collect()),
-            Self::Updates(rows) if rows.len() > 1 => Ok(rows.into_iter().map(|one| Self::Updates(vec![one])).collect()),
-            Self::Touches(ids) if ids.len() > 1 => Ok(ids.into_iter().map(|one| Self::Touches(vec![one])).collect()),
-            alone => Err(alone),
+            Self::Loads(loads) => loads.len(),
+            Self::Creates(rows) => rows.len(),
+            Self::Updates(rows, _) => rows.len(),
+            Self::Touches(ids, _) => ids.len(),
+            Self::Call(..) => 1,
         }
     }
 
-    pub(crate) async fn send(&self, session: &Session, now: Option<i64>) -> Result<Vec<DriverRow>, tokio_postgres::Error> {
+    pub(crate) async fn send(
+        &self,
+        session: &Session,
+        now: Option<i64>,
+    ) -> Result<Vec<DriverRow>, tokio_postgres::Error> {
         match self {
             Self::Loads(loads) => match loads.as_slice() {
                 [(id, _)] => session.query(Statement::Load, &[&id.as_bytes().as_slice(), &now]).await,
@@ -116,25 +145,24 @@ impl Parcel {
             Self::Creates(creates) => {
                 let ids = column(creates, |(row, _)| row.id.as_bytes().as_slice());
                 let handles = column(creates, |(row, _)| row.record.handle().as_bytes().to_vec());
-                let principals = column(creates, |(row, _)| row.record.principal().map(|principal| principal.as_str()));
+                let principals = column(creates, |(row, _)| row.record.principal().map(Principal::as_str));
                 let created = column(creates, |(row, _)| column_millis(row.record.created()));
                 let last_seen = column(creates, |(row, _)| column_millis(row.record.last_seen()));
                 let idle_deadlines = column(creates, |(row, _)| row.idle_deadline());
                 let absolute_deadlines = column(creates, |(row, _)| row.absolute_deadline());
                 let records = column(creates, |(row, _)| row.encoded.as_slice());
-                let parameters: [&(dyn ToSql + Sync); 8] = [
-                    &ids,
-                    &handles,
-                    &principals,
-                    &created,
-                    &last_seen,
-                    &idle_deadlines,
-                    &absolute_deadlines,
-                    &records,
-                ];
+                let parameters: [&(dyn ToSql + Sync); 8] =
+                    [&ids, &handles, &principals, &created, &last_seen, &idle_deadlines, &absolute_deadlines, &records];
                 session.query(Statement::Create, &parameters).await
             }
-            Self::Updates(updates) => {
+            Self::Updates(updates, locking) => {
+                if let ([(expected, row, _)], Locking::AsFound) = (updates.as_slice(), locking) {
+                    return send_update(session, *expected, row, now).await;
+                }
+                let statement = match locking {
+                    Locking::AsFound if session.is_prepared() => Statement::UpdateMany,
+                    Locking::AsFound | Locking::First => Statement::UpdateLocked,
+                };
                 let ids = column(updates, |(_, row, _)| row.id.as_bytes().as_slice());
                 let expected = column(updates, |(expected, ..)| column_revision(*expected));
                 let last_seen = column(updates, |(_, row, _)| column_millis(row.record.last_seen()));
@@ -143,7 +171,7 @@ impl Parcel {
                 let records = column(updates, |(_, row, _)| row.encoded.as_slice());
                 let handles = column(updates, |(_, row, _)| row.record.handle().as_bytes().to_vec());
                 let created = column(updates, |(_, row, _)| column_millis(row.record.created()));
-                let principals = column(updates, |(_, row, _)| row.record.principal().map(|principal| principal.as_str()));
+                let principals = column(updates, |(_, row, _)| row.record.principal().map(Principal::as_str));
                 let parameters: [&(dyn ToSql + Sync); 10] = [
                     &ids,
                     &expected,
@@ -156,13 +184,17 @@ impl Parcel {
                     &principals,
                     &now,
                 ];
-                session.query(Statement::Update, &parameters).await
+                session.query(statement, &parameters).await
             }
-            Self::Touches(touches) => {
+            Self::Touches(touches, locking) => {
+                let statement = match locking {
+                    Locking::AsFound if session.is_prepared() || touches.len() == 1 => Statement::Touch,
+                    Locking::AsFound | Locking::First => Statement::TouchLocked,
+                };
                 let ids = column(touches, |(id, ..)| id.as_bytes().as_slice());
                 let last_seen = column(touches, |(_, deadlines, _)| deadlines.last_seen);
                 let idle_deadlines = column(touches, |(_, deadlines, _)| deadlines.idle_deadline);
-                session.query(Statement::Touch, &[&ids, &last_seen, &idle_deadlines, &now]).await
+                session.query(statement, &[&ids, &last_seen, &idle_deadlines, &now]).await
             }
             Self::Call(Call { statement, parameters }, _) => {
                 let mut all: Vec<&(dyn ToSql + Sync)> = Vec::with_capacity(parameters.len() + 1);
@@ -175,9 +207,9 @@ impl Parcel {
         }
     }
 
-    /// Hands out what the statement returned. Whoever asked may have left; what was written stays
-    /// written.
-    pub(crate) fn answer(self, rows: Vec<DriverRow>) -> Result<(), (Self, tokio_postgres::Error)> {
+    /// Hands out what the statement returned; returns what has to be asked again because others came
+    /// in between. Whoever asked may have left; what was written stays written.
+    pub(crate) fn answer(self, rows: Vec<DriverRow>) -> Result<Option<Self>, (Self, tokio_postgres::Error)> {
         match self {
             Self::Loads(loads) => match by_id(&rows, |row| seen(row).map(Some)) {
                 Ok(found) => give_seen(loads, found),
@@ -191,35 +223,28 @@ impl Parcel {
                 }
                 Err(error) => return Err((Self::Creates(creates), error)),
             },
-            Self::Updates(updates) => match by_id(&rows, updated) {
-                Ok(mut found) => {
-                    for (_, row, answer) in updates {
-                        drop(answer.send(Ok(found.remove(&row.id).unwrap_or(Updated::Not(None)))));
-                    }
-                }
-                Err(error) => return Err((Self::Updates(updates), error)),
+            Self::Updates(updates, locking) => match by_id(&rows, updated) {
+                Ok(found) => return Ok(give_updated(updates, locking, found)),
+                Err(error) => return Err((Self::Updates(updates, locking), error)),
             },
-            Self::Touches(touches) => match by_id(&rows, touched) {
-                Ok(found) => {
-                    for (id, _, answers) in touches {
-                        let touch = found.get(&id).copied().unwrap_or(Touch::Gone(None));
-                        answers.into_iter().for_each(|answer| drop(answer.send(Ok(touch))));
-                    }
-                }
-                Err(error) => return Err((Self::Touches(touches), error)),
+            Self::Touches(touches, locking) => match by_id(&rows, touched) {
+                Ok(found) => return Ok(give_touched(touches, locking, &found)),
+                Err(error) => return Err((Self::Touches(touches, locking), error)),
             },
             Self::Call(_, answer) => drop(answer.send(Ok(rows))),
         }
-        Ok(())
+        Ok(None)
     }
 
     pub(crate) fn fail(self, fault: &Fault) {
         match self {
             Self::Loads(loads) => loads.into_iter().for_each(|(_, answer)| drop(answer.send(Err(fault.clone())))),
             Self::Creates(rows) => rows.into_iter().for_each(|(_, answer)| drop(answer.send(Err(fault.clone())))),
-            Self::Updates(rows) => rows.into_iter().for_each(|(.., answer)| drop(answer.send(Err(fault.clone())))),
-            Self::Touches(ids) => {
-                ids.into_iter().flat_map(|(.., answers)| answers).for_each(|answer| drop(answer.send(Err(fault.clone()))));
+            Self::Updates(rows, _) => rows.into_iter().for_each(|(.., answer)| drop(answer.send(Err(fault.clone())))),
+            Self::Touches(ids, _) => {
+                ids.into_iter()
+                    .flat_map(|(.., answers)| answers)
+                    .for_each(|answer| drop(answer.send(Err(fault.clone()))));
             }
             Self::Call(_, answer) => drop(answer.send(Err(fault.clone()))),
         }
@@ -263,10 +288,80 @@ fn updated(row: &DriverRow) -> Result<Updated, tokio_postgres::Error> {
     Ok(if get(row, 8)? { Updated::Saved } else { Updated::Not(Some(seen(row)?)) })
 }
 
-fn touched(row: &DriverRow) -> Result<Touch, tokio_postgres::Error> {
-    if get(row, 1)? {
-        return Ok(Touch::Touched);
+fn give_updated(
+    updates: Vec<(Revision, Row, Answer<Updated>)>,
+    locking: Locking,
+    mut found: HashMap<SessionId, Updated>,
+) -> Option<Parcel> {
+    let mut again = Vec::new();
+    for (expected, row, answer) in updates {
+        let updated = found.remove(&row.id).unwrap_or(Updated::Not(None));
+        let overtaken = match &updated {
+            // By what there was, it should have been saved: or the names differ, which nobody is in a hurry for.
+            Updated::Not(Some(Seen { columns, now })) => {
+                columns.is_live(*now) && columns.revision == column_revision(expected)
+            }
+            Updated::Saved | Updated::Not(None) => false,
+        };
+        if overtaken && locking == Locking::AsFound {
+            again.push((expected, row, answer));
+        } else {
+            drop(answer.send(Ok(updated)));
+        }
     }
-    let ended: Option<i64> = get(row, 2)?;
-    Ok(Touch::Gone(ended.map_or(Some(EndReason::Expired), reason)))
+    (!again.is_empty()).then_some(Parcel::Updates(again, Locking::First))
+}
+
+/// What became of a touch: nothing where there should have been something.
+fn touched(row: &DriverRow) -> Result<Option<Touch>, tokio_postgres::Error> {
+    if get(row, 1)? {
+        return Ok(Some(Touch::Touched));
+    }
+    if let Some(ended) = get::<Option<i64>>(row, 2)? {
+        return Ok(Some(Touch::Gone(reason(ended))));
+    }
+    let expired = get::<Option<i64>>(row, 3)?.unwrap_or(0) <= get(row, 4)?;
+    Ok(expired.then_some(Touch::Gone(Some(EndReason::Expired))))
+}
+
+fn give_touched(
+    touches: Vec<(SessionId, Deadlines, Vec<Answer<Touch>>)>,
+    locking: Locking,
+    found: &HashMap<SessionId, Option<Touch>>,
+) -> Option<Parcel> {
+    let mut again = Vec::new();
+    for (id, deadlines, answers) in touches {
+        match found.get(&id).copied().unwrap_or(Some(Touch::Gone(None))) {
+            None if locking == Locking::AsFound => again.push((id, deadlines, answers)),
+            touch => {
+                let touch = touch.unwrap_or(Touch::Gone(None));
+                answers.into_iter().for_each(|answer| drop(answer.send(Ok(touch))));
+            }
+        }
+    }
+    (!again.is_empty()).then_some(Parcel::Touches(again, Locking::First))
+}
+
+/// One without the arrays, which a lone update need not pay for.
+async fn send_update(
+    session: &Session,
+    expected: Revision,
+    row: &Row,
+    now: Option<i64>,
+) -> Result<Vec<DriverRow>, tokio_postgres::Error> {
+    let record = &row.record;
+    let handle = record.handle();
+    let parameters: [&(dyn ToSql + Sync); 10] = [
+        &row.id.as_bytes().as_slice(),
+        &column_revision(expected),
+        &column_millis(record.last_seen()),
+        &column_millis(record.idle_deadline()),
+        &row.absolute_deadline(),
+        &row.encoded.as_slice(),
+        &handle.as_bytes().as_slice(),
+        &column_millis(record.created()),
+        &record.principal().map(Principal::as_str),
+        &now,
+    ];
+    session.query(Statement::Update, &parameters).await
 }

@@ -1,6 +1,5 @@
 //! The tasks that own the connections for reading.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cloakroom_core::{Handle, PageCursor, Principal, SessionId};
@@ -10,17 +9,22 @@ use tokio::sync::oneshot;
 
 use super::fault::Fault;
 use super::open::{Connector, Reconnect};
+use super::row::columns;
 use crate::dialect::sqlite as sql;
 use crate::queue::Consumer;
+use crate::row::Columns;
 
 /// Something to read. Every statement is a transaction of its own, so it sees every commit that was
 /// acknowledged before it began.
 #[derive(Debug)]
 pub(crate) enum Read {
-    Load(SessionId, oneshot::Sender<Result<Option<Arc<SqliteRow>>, Fault>>),
+    Load(SessionId, oneshot::Sender<Result<Loaded, Fault>>),
     Rows(Rows, oneshot::Sender<Result<Vec<SqliteRow>, Fault>>),
     Probe(oneshot::Sender<Result<Answered, Fault>>),
 }
+
+/// The columns of a session, if there is one. Taken out of the row here, where no other thread is.
+pub(crate) type Loaded = Option<sqlx::Result<Columns>>;
 
 /// A question with any number of rows for an answer.
 #[derive(Debug)]
@@ -103,7 +107,7 @@ fn give<T>(answer: oneshot::Sender<Result<T, Fault>>, result: sqlx::Result<T>) -
     lost
 }
 
-type Loads = Vec<(SessionId, oneshot::Sender<Result<Option<Arc<SqliteRow>>, Fault>>)>;
+type Loads = Vec<(SessionId, oneshot::Sender<Result<Loaded, Fault>>)>;
 
 async fn load(connection: &mut SqliteConnection, loads: Loads) -> bool {
     if loads.len() > 1 {
@@ -112,7 +116,7 @@ async fn load(connection: &mut SqliteConnection, loads: Loads) -> bool {
     let mut lost = false;
     for (id, answer) in loads {
         let row = sqlx::query(sql::LOAD).bind(id.as_bytes().as_slice()).fetch_optional(&mut *connection).await;
-        lost |= give(answer, row.map(|row| row.map(Arc::new)));
+        lost |= give(answer, row.map(|row| row.as_ref().map(columns)));
     }
     lost
 }
@@ -124,9 +128,9 @@ async fn load_together(connection: &mut SqliteConnection, loads: Loads) -> bool 
     }
     match query.fetch_all(&mut *connection).await {
         Ok(rows) => {
-            let rows: Vec<_> = rows.into_iter().map(|row| (super::row::id(&row), Arc::new(row))).collect();
+            let rows: Vec<_> = rows.into_iter().map(|row| (super::row::id(&row), row)).collect();
             for (id, answer) in loads {
-                let row = rows.iter().find(|(found, _)| *found == Some(id)).map(|(_, row)| Arc::clone(row));
+                let row = rows.iter().find(|(found, _)| *found == Some(id)).map(|(_, row)| columns(row));
                 drop(answer.send(Ok(row)));
             }
             false

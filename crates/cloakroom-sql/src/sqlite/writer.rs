@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cloakroom_core::{
-    Clock, Create, EndReason, Excess, Handle, Principal, Record, Renew, Revision, SessionId, SessionLimit, StoreError,
+    Clock, Create, EndReason, Excess, Handle, Principal, Renew, Revision, SessionId, SessionLimit, StoreError,
     StoreErrorKind, Touch, Update, Verb,
 };
 use futures_util::TryStreamExt;
@@ -21,9 +21,10 @@ use tokio::sync::oneshot;
 
 use super::fault::Fault;
 use super::open::{Connector, Reconnect};
-use super::row::{Found, column_millis, found, handle, id};
+use super::row::{found, handle, id};
 use crate::dialect::sqlite as sql;
 use crate::queue::Consumer;
+use crate::row::{Found, Row, column_millis, names};
 
 /// A call that writes, as it waits in the queue.
 #[derive(Debug)]
@@ -44,14 +45,6 @@ pub(crate) enum Op {
     RevokeAll { principal: Principal, except: Option<Handle> },
     Sweep { limit: u32 },
     Probe,
-}
-
-/// A record on its way into a row. Encoded by whoever calls, not by the one task that writes.
-#[derive(Debug)]
-pub(crate) struct Row {
-    pub(crate) id: SessionId,
-    pub(crate) record: Record,
-    pub(crate) encoded: Vec<u8>,
 }
 
 /// What came of it: the value of the verb of the same name.
@@ -553,11 +546,6 @@ const LONGEST_TRAIL: usize = 10_000;
 fn contended(verb: Verb) -> WriteError {
     let message = "other processes change this session faster than it can be read";
     WriteError::Refused(StoreError::new(StoreErrorKind::Timeout, verb, message).not_done())
-}
-
-/// What an update must leave as it is.
-fn names(record: &Record) -> (Option<&Principal>, Handle, i64) {
-    (record.principal(), record.handle(), column_millis(record.created()))
 }
 
 type Statement<'q> = Query<'q, Sqlite, SqliteArguments>;

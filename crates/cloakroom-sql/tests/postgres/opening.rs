@@ -20,7 +20,7 @@ fn a_url_says_everything() {
         &migrate=off&application_name=web";
     let shown = format!("{:?}", PostgresOptions::new(url).unwrap());
     for part in [
-        "postgres(db1.example.com:5433,db2.example.com:5433/app)",
+        "postgres(db1.example.com:5433,db2.example.com:5432/app)",
         "verify: true",
         "/etc/db.pem",
         "connect_timeout: 2s",

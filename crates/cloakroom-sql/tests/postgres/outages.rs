@@ -2,11 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use cloakroom_core::{
-    Clock as _, Durability, EndReason, Load, SessionStore, StoreErrorKind, Touch, WriteOutcome,
-};
+use cloakroom_core::{Clock as _, Durability, EndReason, Load, SessionStore, StoreErrorKind, Touch, WriteOutcome};
 use cloakroom_services::{Postgres, shared};
-use cloakroom_sql::{PostgresOptions, PostgresStore};
+use cloakroom_sql::PostgresStore;
 
 use crate::proxy::Proxy;
 use crate::support::{Place, create, id, live};
@@ -19,7 +17,7 @@ async fn recovered(store: &PostgresStore) {
         match store.delete(&id(99), EndReason::Destroyed).await {
             Ok(_) => return,
             Err(error) => {
-                assert!(asked.elapsed() < Duration::from_secs(2), "hung for {:?}: {error}", asked.elapsed());
+                assert!(asked.elapsed() < Duration::from_secs(6), "hung for {:?}: {error}", asked.elapsed());
                 assert!(started.elapsed() < Duration::from_secs(30), "never came back: {error:?}");
                 tokio::time::sleep(Duration::from_millis(5)).await; // tidy: sleep — a client that tries again
             }
@@ -48,18 +46,18 @@ async fn a_write_that_was_sent_and_not_answered_is_unknown_and_not_repeated() {
     let url = shared::postgres();
     let proxy = Proxy::to(&url).await;
     let place = Place::at(proxy.url(&url));
-    let timeout = Duration::from_millis(300);
-    let options = place.options().with_clock(place.clock.clone()).with_timeout(timeout).with_connect_timeout(timeout);
-    let store = options.open().await.unwrap();
+    let timeout = Duration::from_secs(1);
+    let options = place.options().with_clock(place.clock.clone()).with_timeout(timeout);
+    let store = options.with_connect_timeout(2 * timeout).open().await.unwrap();
     create(&store, 1, &place.record(1)).await;
     proxy.fall_silent();
     let started = Instant::now();
     let error = store.create(&id(2), &place.record(2), None).await.unwrap_err();
     assert_eq!((error.kind(), error.outcome()), (StoreErrorKind::Timeout, WriteOutcome::Unknown));
-    assert!(error.to_string().contains("did not answer within 300ms"), "{error}");
+    assert!(error.to_string().contains("did not answer within 1s"), "{error}");
     let error = store.load(&id(1)).await.unwrap_err();
     assert!(matches!(error.kind(), StoreErrorKind::Timeout | StoreErrorKind::Unavailable), "{error}");
-    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     // The silent connection was given up: new ones answer.
     proxy.speak();
     recovered(&store).await;
@@ -111,10 +109,7 @@ async fn a_server_that_became_read_only_is_left_and_nothing_is_done() {
     assert_eq!((error.kind(), error.outcome()), (StoreErrorKind::Unavailable, WriteOutcome::NotDone), "{error:?}");
     let error = place.options().open().await.unwrap_err();
     assert!(error.to_string().contains("read-only"), "{error}");
-    let other = PostgresOptions::new(&server.admin_url()).unwrap();
-    drop(other);
-    server.sql("SET default_transaction_read_only = off; ALTER SYSTEM RESET default_transaction_read_only").ok();
-    server.sql("BEGIN READ WRITE; COMMIT").unwrap();
+    drop(store);
 }
 
 #[tokio::test]

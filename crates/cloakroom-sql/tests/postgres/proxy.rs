@@ -124,7 +124,11 @@ async fn requests(
     }
 }
 
-async fn answers(mut server: OwnedReadHalf, mut client: OwnedWriteHalf, mut state: watch::Receiver<State>) -> Option<()> {
+async fn answers(
+    mut server: OwnedReadHalf,
+    mut client: OwnedWriteHalf,
+    mut state: watch::Receiver<State>,
+) -> Option<()> {
     let mut buffer = vec![0; 16384];
     loop {
         let read = tokio::select! {

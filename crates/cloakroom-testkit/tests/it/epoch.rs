@@ -483,6 +483,7 @@ async fn a_store_that_fails_after_the_ledger_leaves_the_session_ended() {
         let error = match verb {
             Verb::Delete => store.delete(&id(number), EndReason::Destroyed).await.unwrap_err(),
             Verb::Revoke => store.revoke(&alice(), record.handle()).await.unwrap_err(),
+            #[expect(clippy::wildcard_enum_match_arm, reason = "the test calls no other")]
             _ => store.revoke_all(&alice(), None).await.unwrap_err(),
         };
         assert_eq!((error.verb(), error.outcome()), (verb, WriteOutcome::Unknown));

@@ -3,10 +3,11 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use cloakroom_core::{
-    Clock as _, Create, EndReason, Excess, Handle, Load, Page, Principal, SessionStore as _, Stored, Touch, Update,
+    Clock as _, Create, EndReason, Excess, Handle, Load, Page, Principal, SessionStore as _, StoreErrorKind, Stored,
+    SystemClock, Touch, Update,
 };
 use cloakroom_services::shared;
 use cloakroom_testkit::ManualClock;
@@ -54,7 +55,7 @@ impl SignIn {
         let sign_in = Self::start().await;
         let latest = sign_in.prepare(None).await;
         if died == Died::AfterCommitting {
-            assert_eq!(sign_in.commit(latest).await, Code::Done);
+            assert_eq!(sign_in.commit(latest).await.unwrap(), Code::Done);
         }
         sign_in
     }
@@ -68,11 +69,11 @@ impl SignIn {
         prepared.number().unwrap() + COMMITTED_WITHIN
     }
 
-    async fn commit(&self, latest: u64) -> Code {
+    async fn commit(&self, latest: u64) -> Result<Code, StoreError> {
         let steps = [revision(Revision::FIRST), self.new.as_bytes().to_vec(), latest.to_string().into_bytes()];
         let arguments = [self.store.times(), steps.to_vec()].concat();
         let keys = [self.store.keys().session(&self.old)];
-        self.store.run(Verb::Renew, &scripts::COMMIT, &keys, &arguments).await.unwrap().code
+        self.store.run(Verb::Renew, &scripts::COMMIT, &keys, &arguments).await.map(|answer| answer.code)
     }
 
     async fn load(&self, id: &SessionId) -> Load {
@@ -116,7 +117,7 @@ impl SignIn {
 
 fn unique() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
+    let since = SystemClock.now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
     format!("{}-{since}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
@@ -172,7 +173,8 @@ async fn the_second_step_does_not_come_late_and_the_first_is_taken_back() {
     let sign_in = SignIn::start().await;
     let latest = sign_in.prepare(None).await;
     sign_in.clock.advance(Duration::from_millis(COMMITTED_WITHIN + 1));
-    assert_eq!(sign_in.commit(latest).await, Code::Late);
+    let late = sign_in.commit(latest).await.unwrap_err();
+    assert_eq!((late.kind(), late.outcome()), (StoreErrorKind::Timeout, WriteOutcome::NotDone));
     sign_in.assert_not_moved().await;
     sign_in.clock.advance(Duration::from_millis(MARGIN));
     sign_in.assert_not_moved().await;
@@ -244,7 +246,7 @@ async fn a_sign_out_of_the_old_session_wins_over_the_second_step() {
     let sign_in = SignIn::start().await;
     let latest = sign_in.prepare(None).await;
     assert!(sign_in.store.delete(&sign_in.old, EndReason::Destroyed).await.unwrap());
-    assert_eq!(sign_in.commit(latest).await, Code::Gone);
+    assert_eq!(sign_in.commit(latest).await.unwrap(), Code::Gone);
     assert_eq!(sign_in.load(&sign_in.old).await, Load::Gone(Some(EndReason::Destroyed)));
     assert_eq!(sign_in.load(&sign_in.new).await, Load::Gone(None));
     assert_eq!(sign_in.handles().await, []);
@@ -257,7 +259,7 @@ async fn what_was_ended_between_the_steps_stays_ended() {
     assert_eq!(sign_in.store.revoke_all(&sign_in.alice, None).await.unwrap(), 0);
     // The owner's sessions were all ended while this one was on its way to them: it may arrive, and
     // if so once only and whole, or be dead.
-    assert_eq!(sign_in.commit(latest).await, Code::Done);
+    assert_eq!(sign_in.commit(latest).await.unwrap(), Code::Done);
     assert_eq!(sign_in.load(&sign_in.old).await, Load::Gone(Some(EndReason::Renewed)));
     let live = matches!(sign_in.load(&sign_in.new).await, Load::Live(_));
     assert_eq!(sign_in.handles().await.len(), usize::from(live));
@@ -272,8 +274,16 @@ async fn a_limit_counts_who_is_on_the_way_and_is_kept_by_whoever_does_the_third_
     let device = record(&sign_in.clock).owned_by(sign_in.alice.clone());
     let created = sign_in.store.create(&other, &device, limit(1, Excess::Reject)).await.unwrap();
     assert_eq!(created, Create::LimitReached, "the other could not come any more");
-    assert_eq!(sign_in.commit(latest).await, Code::Done);
+    assert_eq!(sign_in.commit(latest).await.unwrap(), Code::Done);
     sign_in.assert_moved().await;
+
+    let sign_in = SignIn::start().await;
+    sign_in.prepare(limit(1, Excess::Reject)).await;
+    sign_in.clock.advance(Duration::from_millis(COMMITTED_WITHIN + MARGIN + 1));
+    let other = id(Some(&sign_in.alice));
+    let device = record(&sign_in.clock).owned_by(sign_in.alice.clone());
+    let created = sign_in.store.create(&other, &device, limit(1, Excess::Reject)).await.unwrap();
+    assert_eq!(created, Create::Created { evicted: vec![] }, "who will not come does not count");
 
     let sign_in = SignIn::start().await;
     let other = id(Some(&sign_in.alice));
@@ -281,7 +291,7 @@ async fn a_limit_counts_who_is_on_the_way_and_is_kept_by_whoever_does_the_third_
     sign_in.store.create(&other, &device, None).await.unwrap();
     let latest = sign_in.prepare(limit(1, Excess::EvictOldest)).await;
     assert!(matches!(sign_in.load(&other).await, Load::Live(_)), "nobody has to go before it is certain");
-    assert_eq!(sign_in.commit(latest).await, Code::Done);
+    assert_eq!(sign_in.commit(latest).await.unwrap(), Code::Done);
     sign_in.assert_moved().await;
     assert_eq!(sign_in.load(&other).await, Load::Gone(Some(EndReason::Evicted)));
 }
