@@ -17,8 +17,8 @@
 )]
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
@@ -42,6 +42,7 @@ const SESSIONS: u64 = 10_000;
 /// How long one cell of the table is measured, after a tenth of it to warm up.
 const SPAN: Duration = Duration::from_millis(1000);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+static BEGAN: LazyLock<SystemTime> = LazyLock::new(|| SystemClock.now());
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Call {
@@ -100,7 +101,8 @@ impl Seat {
         let mut handle = [0; Handle::LEN];
         handle[2..].copy_from_slice(&mix(self.number).to_be_bytes());
         let json = vec![b'1'; self.size - 110];
-        Record::new(Handle::from_bytes(handle), SystemClock.now(), DAY, 7 * DAY).with_values([Value {
+        // An update must not change when a session began.
+        Record::new(Handle::from_bytes(handle), *BEGAN, DAY, 7 * DAY).with_values([Value {
             key: "key",
             encoded: &json,
             expires: 0,

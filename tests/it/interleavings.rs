@@ -11,11 +11,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use cloakroom_core::{Exchange, Finish, Handle, MemoryStore, Session, SessionStore as _};
-use cloakroom_sql::{SqliteOptions, SqliteStore, Synchronous};
+use cloakroom_core::{Exchange, Finish, Handle, MemoryStore, Session, SessionStore};
+use cloakroom_sql::{SqliteOptions, Synchronous};
 use cloakroom_testkit::ManualClock;
 use tokio::runtime::Runtime;
 
+use crate::place::{Place, Server};
 use crate::setup::{Kind, Request, Stack, World, Yielding, Yields, principal, token_of};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -74,21 +75,29 @@ fn memory(yields: Yields) -> Ground {
     (Yielding::new(Arc::new(MemoryStore::new().with_clock(clock.clone())), yields), clock)
 }
 
-/// A SQLite file, in which one scene plays after the other.
-struct File {
-    store: Arc<SqliteStore>,
+/// A store that outlives a scene, on which one plays after the other.
+struct Lasting {
+    store: Arc<dyn SessionStore>,
     clock: Arc<ManualClock>,
     runtime: Arc<Runtime>,
-    _directory: tempfile::TempDir,
+    /// Removed with it.
+    _directory: Option<tempfile::TempDir>,
 }
 
-impl File {
-    fn open() -> Self {
+impl Lasting {
+    fn in_a_file() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (directory, clock) = (tempfile::tempdir().unwrap(), Arc::new(ManualClock::new()));
         let options = SqliteOptions::new(directory.path().join("sessions.db")).with_synchronous(Synchronous::Normal);
         let store = runtime.block_on(options.with_readers(1).with_clock(clock.clone()).open()).unwrap();
-        Self { store: Arc::new(store), clock, runtime: Arc::new(runtime), _directory: directory }
+        Self { store: Arc::new(store), clock, runtime: Arc::new(runtime), _directory: Some(directory) }
+    }
+
+    fn on_a_server(place: &Place) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let clock = Arc::new(ManualClock::new());
+        let store = runtime.block_on(place.open(Some(clock.clone())));
+        Self { store, clock, runtime: Arc::new(runtime), _directory: None }
     }
 
     fn emptied(&self, yields: Yields) -> Ground {
@@ -331,7 +340,7 @@ mod in_a_file {
     use super::*;
 
     fn no_order_brings_it_back(change: Change, expected: [usize; 4]) {
-        let file = File::open();
+        let file = Lasting::in_a_file();
         let killers = [Killer::Logout, Killer::RevokeAll, Killer::Expire, Killer::Renew];
         let duel = |killer| duel_on(|yields| file.emptied(yields), Kind::Sqlite, change, killer);
         assert_eq!(killers.map(duel), expected);
@@ -354,8 +363,35 @@ mod in_a_file {
 
     #[test]
     fn no_order_of_two_commits_loses_an_update() {
-        let (file, changes) = (File::open(), [Change::CommitAndSet; 2]);
+        let (file, changes) = (Lasting::in_a_file(), [Change::CommitAndSet; 2]);
         assert_eq!(three_on(|yields| file.emptied(yields), Kind::Sqlite, changes, Killer::Nobody), 102);
+    }
+}
+
+/// A part of the same orders. On Redis they are not tried: to see that a scene has ended, all keys of
+/// the server would have to be looked at, each time.
+mod on_a_server {
+    use super::*;
+
+    fn no_order_brings_it_back(server: Server, kind: Kind) {
+        let place = Place::on(server);
+        let ground = Lasting::on_a_server(&place);
+        let killers = [Killer::Logout, Killer::RevokeAll, Killer::Expire];
+        let duel = |killer| duel_on(|yields| ground.emptied(yields), kind, Change::Touch, killer);
+        assert_eq!(killers.map(duel), [242, 50, 6]);
+        let duel = |killer| duel_on(|yields| ground.emptied(yields), kind, Change::Set, killer);
+        assert_eq!([Killer::RevokeAll, Killer::Expire].map(duel), [56, 6]);
+        ground.runtime.block_on(place.remove());
+    }
+
+    #[test]
+    fn no_order_of_one_request_and_one_end_brings_a_session_in_postgres_back() {
+        no_order_brings_it_back(Server::Postgres, Kind::Postgres);
+    }
+
+    #[test]
+    fn no_order_of_one_request_and_one_end_brings_a_session_in_mariadb_back() {
+        no_order_brings_it_back(Server::MariaDb, Kind::MariaDb);
     }
 }
 

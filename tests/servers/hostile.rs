@@ -117,7 +117,11 @@ impl Scene {
         for act in [Act::Load, Act::Update] {
             let next = self.case(act).await;
             let answer = timeout(PATIENCE, next.run(&*self.store)).await.expect("a call that never ends");
-            assert_eq!(answer.unwrap_or_else(|error| panic!("{what}: the next {act:?}: {error:?}")), Said::Right, "{what}");
+            assert_eq!(
+                answer.unwrap_or_else(|error| panic!("{what}: the next {act:?}: {error:?}")),
+                Said::Right,
+                "{what}"
+            );
         }
     }
 }

@@ -147,8 +147,14 @@ impl RedisStore {
         }
     }
 
-    /// Decides a pending record as far as it can be decided.
+    /// Decides a pending record as far as it can be decided. Whatever fails on the way is the failure
+    /// of the verb that met it, and left that undone.
     pub(super) async fn decide(&self, verb: Verb, new: &SessionId, record: &Record) -> Result<(), StoreError> {
+        let decided = self.follow_through(verb, new, record).await;
+        decided.map_err(|error| StoreError::new(error.kind(), verb, error.to_string()).not_done())
+    }
+
+    async fn follow_through(&self, verb: Verb, new: &SessionId, record: &Record) -> Result<(), StoreError> {
         let carrier = &self.0.carrier;
         let mut pipeline = Pipeline::with_capacity(2);
         let key = self.keys().marker(new);

@@ -85,8 +85,8 @@ async fn a_restart_of_the_server_is_survived() {
     live(&store, 1).await;
     for _ in 0..3 {
         tokio::task::block_in_place(|| server.restart().unwrap());
-        live(&store, 1).await;
         recovered(&store).await;
+        live(&store, 1).await;
     }
 }
 

@@ -480,11 +480,12 @@ async fn a_store_that_fails_after_the_ledger_leaves_the_session_ended() {
         let record = Record::new(Handle::from_bytes([number; 10]), clock.now(), HOUR, HOUR).owned_by(alice());
         store.create(&id(number), &record, None).await.unwrap();
         inner.once(verb, Fault::FailBefore(StoreErrorKind::Unavailable));
-        let error = match verb {
-            Verb::Delete => store.delete(&id(number), EndReason::Destroyed).await.unwrap_err(),
-            Verb::Revoke => store.revoke(&alice(), record.handle()).await.unwrap_err(),
-            #[expect(clippy::wildcard_enum_match_arm, reason = "the test calls no other")]
-            _ => store.revoke_all(&alice(), None).await.unwrap_err(),
+        let error = if verb == Verb::Delete {
+            store.delete(&id(number), EndReason::Destroyed).await.unwrap_err()
+        } else if verb == Verb::Revoke {
+            store.revoke(&alice(), record.handle()).await.unwrap_err()
+        } else {
+            store.revoke_all(&alice(), None).await.unwrap_err()
         };
         assert_eq!((error.verb(), error.outcome()), (verb, WriteOutcome::Unknown));
         assert!(matches!(store.load(&id(number)).await.unwrap(), Load::Gone(Some(_))), "{verb}");
