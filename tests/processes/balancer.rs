@@ -59,11 +59,6 @@ impl Balancer {
     pub(crate) fn replace(&self, number: usize, address: SocketAddr) {
         *self.slots[number].address.lock().unwrap() = Some(address);
     }
-
-    /// Comes back as soon as a request is at this process.
-    pub(crate) async fn busy(&self, number: usize) {
-        self.slots[number].under_way.subscribe().wait_for(|count| *count > 0).await.unwrap();
-    }
 }
 
 async fn serve(mut browser: TcpStream, slots: &[Slot], turn: usize) {

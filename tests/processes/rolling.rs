@@ -11,6 +11,8 @@ use crate::visitor::{Sent, Visitor};
 
 const PROCESSES: usize = 4;
 const VISITORS: usize = 300;
+/// How many of them there are between one process's end and the next one's.
+const PART: usize = VISITORS / (PROCESSES + 2);
 /// How many articles each takes, a few at a time in parallel.
 const ARTICLES: usize = 8;
 const TABS: usize = 4;
@@ -36,9 +38,16 @@ pub(crate) async fn three_hundred_visitors(store: &str) {
     })
     .await;
 
-    let done = watch::Sender::new(0);
+    let (done, replaced) = (watch::Sender::new(0), watch::Sender::new(0));
+    let filling = each(signed_in.into_iter().enumerate().collect(), &done, async |(number, visitor)| {
+        // Each part but the first two waits for one more process to be replaced, while the part before it
+        // is at work: visitors outlast processes.
+        let part = number / PART;
+        replaced.subscribe().wait_for(|replaced| replaced + 1 >= part).await.unwrap();
+        fill(visitor).await
+    });
     let (filled, processes) =
-        join(each(signed_in, &done, fill), replace_all(&fleet, &balancer, processes, done.subscribe())).await;
+        join(filling, replace_all(&fleet, &balancer, processes, done.subscribe(), &replaced)).await;
     let unknown: u64 = filled.iter().map(|(_, told)| told.unknown).sum();
     assert!(unknown <= AT_ONCE as u64 * TABS as u64, "only what the killed process had may be unknown: {unknown}");
 
@@ -88,13 +97,12 @@ async fn replace_all(
     balancer: &Balancer,
     processes: Vec<Process>,
     mut done: watch::Receiver<usize>,
+    replaced: &watch::Sender<usize>,
 ) -> Vec<Process> {
     let mut fresh = Vec::new();
     for (number, process) in processes.into_iter().enumerate() {
-        let part = (number + 1) * VISITORS / (PROCESSES + 2);
-        done.wait_for(|done| *done >= part).await.unwrap();
+        done.wait_for(|done| *done >= (number + 1) * PART).await.unwrap();
         if number == KILLED {
-            balancer.busy(number).await;
             process.kill().await;
         } else {
             balancer.drain(number).await;
@@ -102,8 +110,8 @@ async fn replace_all(
         }
         fresh.push(fleet.start().await);
         balancer.replace(number, fresh[number].address);
+        replaced.send_replace(number + 1);
     }
-    assert!(*done.borrow() < VISITORS, "the visitors were done before the last process was replaced");
     fresh
 }
 

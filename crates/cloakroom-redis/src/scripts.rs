@@ -33,23 +33,24 @@ fn call(command: &str, script: &str, keys: &[Vec<u8>], arguments: &[Vec<u8>]) ->
 }
 
 macro_rules! scripts {
-    ($($name:ident = $file:literal)+) => {
+    ($($name:ident = $($file:literal)+;)+) => {
         $(pub(crate) static $name: LazyLock<Script> = LazyLock::new(|| {
-            Script::new(concat!(include_str!("scripts/prelude.lua"), include_str!(concat!("scripts/", $file))))
+            Script::new(concat!(include_str!("scripts/prelude.lua"), $("\n", include_str!(concat!("scripts/", $file))),+))
         });)+
     };
 }
 
+// The server makes the functions of a text anew at each call, so the frequent ones have only theirs.
 scripts! {
-    CREATE = "create.lua"
-    UPDATE = "update.lua"
-    TOUCH = "touch.lua"
-    RENEW = "renew.lua"
-    PREPARE = "prepare.lua"
-    COMMIT = "commit.lua"
-    FINALIZE = "finalize.lua"
-    ABANDON = "abandon.lua"
-    DELETE = "delete.lua"
-    REVOKE = "revoke.lua"
-    LIST = "list.lua"
+    UPDATE = "update.lua";
+    TOUCH = "touch.lua";
+    CREATE = "index.lua" "create.lua";
+    RENEW = "index.lua" "renew.lua";
+    PREPARE = "index.lua" "prepare.lua";
+    COMMIT = "index.lua" "commit.lua";
+    FINALIZE = "index.lua" "finalize.lua";
+    ABANDON = "index.lua" "abandon.lua";
+    DELETE = "index.lua" "delete.lua";
+    REVOKE = "index.lua" "revoke.lua";
+    LIST = "index.lua" "list.lua";
 }

@@ -75,8 +75,9 @@ struct Carrier {
 #[derive(Clone)]
 struct Written {
     key: Vec<u8>,
-    expected: Revision,
-    record: Vec<u8>,
+    /// How the value begins that may be written over.
+    start: Vec<u8>,
+    value: Vec<u8>,
 }
 
 /// A touch on its way.
@@ -283,10 +284,10 @@ impl Carry<SessionId, Result<(Bytes, SystemTime), Fault>> for Carrier {
 impl Carry<Written, Result<Value, Fault>> for Carrier {
     async fn carry(&self, writes: Vec<Written>) -> Vec<Result<Value, Fault>> {
         let count = writes.len();
-        let (mut keys, mut arguments) = (Vec::with_capacity(count), Vec::with_capacity(3 * count));
-        for Written { key, expected, record } in writes {
+        let (mut keys, mut arguments) = (Vec::with_capacity(count), Vec::with_capacity(2 * count));
+        for Written { key, start, value } in writes {
             keys.push(key);
-            arguments.extend([revision(expected), revision(expected.next()), record]);
+            arguments.extend([start, value]);
         }
         spread(self.write(Verb::Update, &scripts::UPDATE, keys, arguments).await, count)
     }
@@ -295,10 +296,10 @@ impl Carry<Written, Result<Value, Fault>> for Carrier {
 impl Carry<Seen, Result<Value, Fault>> for Carrier {
     async fn carry(&self, touches: Vec<Seen>) -> Vec<Result<Value, Fault>> {
         let count = touches.len();
-        let (mut keys, mut arguments) = (Vec::with_capacity(count), Vec::with_capacity(2 * count));
+        let (mut keys, mut arguments) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for Seen { key, last_seen, idle_deadline } in touches {
             keys.push(key);
-            arguments.extend([last_seen, idle_deadline].map(|number| number.to_be_bytes().to_vec()));
+            arguments.push([last_seen, idle_deadline].map(u64::to_be_bytes).concat());
         }
         spread(self.write(Verb::Touch, &scripts::TOUCH, keys, arguments).await, count)
     }
@@ -461,7 +462,8 @@ impl SessionStore for RedisStore {
     }
 
     async fn update(&self, id: &SessionId, expected: Revision, record: &Record) -> Result<Update, StoreError> {
-        let written = Written { key: self.keys().session(id), expected, record: record.encode() };
+        let start = value::start(expected);
+        let written = Written { key: self.keys().session(id), start, value: value::live(expected.next(), record) };
         loop {
             let carrier = &*self.0.carrier;
             let answered = if carrier.link.is_cluster() {

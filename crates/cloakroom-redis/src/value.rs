@@ -71,6 +71,20 @@ pub(crate) fn stored(value: &Bytes, verb: Verb) -> Result<Option<Stored>, StoreE
     }
 }
 
+/// A record as it is kept while it is live.
+pub(crate) fn live(revision: Revision, record: &Record) -> Vec<u8> {
+    let mut value = Vec::with_capacity(RECORD + record.encoded_len());
+    value.push(LIVE);
+    value.extend(revision.as_u64().to_be_bytes());
+    record.encode_into(&mut value);
+    value
+}
+
+/// How the value of a live record at this revision begins, if this release may write over it.
+pub(crate) fn start(revision: Revision) -> Vec<u8> {
+    [&[LIVE][..], &revision.as_u64().to_be_bytes(), &[Record::FORMAT]].concat()
+}
+
 /// The id that the session under this value was renewed to.
 pub(crate) fn successor(value: &[u8]) -> Option<SessionId> {
     if value.first() != Some(&ENDED) || value.get(1).copied().and_then(EndReason::from_byte) != Some(EndReason::Renewed)
@@ -119,10 +133,6 @@ mod tests {
 
     use super::*;
 
-    fn live(record: &Record) -> Bytes {
-        [vec![LIVE], 7u64.to_be_bytes().to_vec(), record.encode()].concat().into()
-    }
-
     /// The scripts patch these places.
     #[test]
     fn the_places_that_scripts_know_are_where_the_encoder_puts_them() {
@@ -131,7 +141,7 @@ mod tests {
         let record = Record::new(handle, now, Duration::from_millis(10), Duration::from_millis(20))
             .owned_by(Principal::new("ada").unwrap())
             .seen(now + Duration::from_millis(1), now + Duration::from_millis(11));
-        let value = live(&record);
+        let value = Bytes::from(live(Revision::from_u64(7), &record));
         let number = |at: usize| u64::from_be_bytes(value[at..at + 8].try_into().unwrap()) - 0x0102_0304_0506;
         assert_eq!(value[RECORD], Record::FORMAT);
         assert_eq!(&value[12..22], handle.as_bytes());
@@ -146,7 +156,7 @@ mod tests {
     fn bytes_of_every_kind_are_gone_or_newer_and_never_a_panic() {
         let record =
             Record::new(Handle::from_bytes([1; 10]), UNIX_EPOCH, Duration::from_secs(1), Duration::from_secs(2));
-        let value = live(&record);
+        let value = Bytes::from(live(Revision::from_u64(7), &record));
         assert!(
             matches!(Found::of(&value, UNIX_EPOCH, Verb::Load), Ok(Found::Live(stored)) if stored.record == record)
         );

@@ -1,18 +1,20 @@
--- KEYS: sessions. ARGV: now or '', keep; for each session: last seen, idle deadline.
+-- KEYS: sessions. ARGV: now or '', keep; for each session: last seen and idle deadline, 16 bytes.
 local now, keep = now_of(ARGV[1]), tonumber(ARGV[2])
-local answers = {}
+local answers, done = {}, { DONE }
 for i, key in ipairs(KEYS) do
-  local seen, deadline = ARGV[2 * i + 1], ARGV[2 * i + 2]
+  local new = ARGV[i + 2]
   local found, value = look(key, HEADER, now)
   if found ~= 'live' then
     answers[i] = refusal(found, value)
   else
-    if earlier(seen, last_seen(value)) then seen = last_seen(value) end
-    if earlier(absolute(value), deadline) then deadline = absolute(value) end
-    if earlier(deadline, idle(value)) then deadline = idle(value) end
-    redis.call('SETRANGE', key, 44, seen .. deadline)
-    redis.call('PEXPIRE', key, milliseconds(number(deadline, 1), now, keep))
-    answers[i] = { DONE }
+    local seen, due, limit = struct.unpack('>I8I8I8', value, 45)
+    local new_seen, new_due = struct.unpack('>I8I8', new)
+    if new_seen < seen then new = value:sub(45, 52) .. new:sub(9) end
+    if new_due > limit then new, new_due = new:sub(1, 8) .. value:sub(61, 68), limit end
+    if new_due < due then new, new_due = new:sub(1, 8) .. value:sub(53, 60), due end
+    redis.call('SETRANGE', key, 44, new)
+    redis.call('PEXPIRE', key, milliseconds(new_due, now, keep))
+    answers[i] = done
   end
 end
 return answers

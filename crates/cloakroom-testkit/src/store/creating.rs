@@ -30,7 +30,11 @@ pub async fn create_never_overwrites_a_live_session(fixture: &dyn Fixture) {
         assert_eq!(created, Create::Occupied, "create: the id of a live session must be occupied");
     }
     let stored = stage.client.live(&session.id).await;
-    assert_eq!((&stored.record, stored.revision), (&session.record, Revision::FIRST), "create: overwrote a live session");
+    assert_eq!(
+        (&stored.record, stored.revision),
+        (&session.record, Revision::FIRST),
+        "create: overwrote a live session"
+    );
     let handles = stage.client.handles(&alice).await;
     assert_eq!(handles, [stored.record.handle()], "create: listed a session that it refused");
 }
