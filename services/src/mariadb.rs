@@ -169,7 +169,8 @@ impl MariaDbBuilder {
                  GRANT ALL ON *.* TO root@'127.0.0.1' WITH GRANT OPTION;\n\
                  CREATE DATABASE IF NOT EXISTS cloakroom CHARACTER SET utf8mb4;\n\
                  CREATE USER IF NOT EXISTS cloakroom@'127.0.0.1' IDENTIFIED BY '{password}';\n\
-                 GRANT ALL ON *.* TO cloakroom@'127.0.0.1' WITH GRANT OPTION;\n"
+                 GRANT ALL ON cloakroom.* TO cloakroom@'127.0.0.1' WITH GRANT OPTION;\n\
+                 GRANT CONNECTION ADMIN, CREATE USER, PROCESS, RELOAD ON *.* TO cloakroom@'127.0.0.1';\n"
             ),
         )?;
         let mut args = vec![

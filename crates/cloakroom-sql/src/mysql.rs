@@ -137,12 +137,15 @@ impl MySqlStore {
         let server = connector.server().to_owned();
         let connector = Arc::new(connector);
         let connected = Arc::new(AtomicUsize::new(links.len()));
+        let losses = Arc::new(AtomicUsize::new(0));
         for link in links {
             let worker = Worker {
                 queues: Queues { loads: loads.consumer(), writes: writes.consumer(), calls: calls.consumer() },
                 connector: Arc::clone(&connector),
                 link: Some(link),
                 connected: Arc::clone(&connected),
+                losses: Arc::clone(&losses),
+                losses_seen: 0,
                 statements: statements.clone(),
                 clock: options.clock.clone(),
                 timeout: options.timeout,

@@ -65,6 +65,10 @@ pub(crate) struct Worker {
     pub(crate) link: Option<Link>,
     /// How many of the tasks have a connection.
     pub(crate) connected: Arc<AtomicUsize>,
+    /// How many connections the tasks have lost, and how many they had when this one was last known
+    /// to be good: where one is lost, the others may be.
+    pub(crate) losses: Arc<AtomicUsize>,
+    pub(crate) losses_seen: usize,
     pub(crate) statements: Statements,
     pub(crate) clock: Option<Arc<dyn Clock>>,
     pub(crate) timeout: Duration,
@@ -126,8 +130,11 @@ impl Worker {
             };
             // Nobody told the driver if the server went away meanwhile, and a write that is sent to find
             // out would be of unknown outcome.
-            if waiting.elapsed() > STALE && matches!(taken, Taken::Writes(_) | Taken::Calls(_)) {
+            let losses = self.losses.load(Ordering::Relaxed);
+            let doubtful = waiting.elapsed() > STALE || self.losses_seen != losses;
+            if doubtful && matches!(taken, Taken::Writes(_) | Taken::Calls(_)) {
                 self.ping().await;
+                self.losses_seen = losses;
                 if self.link.is_none() {
                     self.relink().await;
                 }
@@ -292,6 +299,7 @@ impl Worker {
     /// The connection is not to be trusted any more: dropped, its transaction is rolled back.
     fn lose(&mut self, fault: &Fault) {
         if self.unlink().is_some() {
+            self.losses.fetch_add(1, Ordering::Relaxed);
             let error = fault.to_store_error(cloakroom_core::Verb::Probe, self.connector.server());
             tracing::warn!(%error, "a connection to the session database is given up");
         }
@@ -317,6 +325,7 @@ impl Worker {
             Ok(link) => {
                 self.reconnect = Reconnect::default();
                 self.connected.fetch_add(1, Ordering::Relaxed);
+                self.losses_seen = self.losses.load(Ordering::Relaxed);
                 self.link = Some(link);
             }
             Err(fault) => {
