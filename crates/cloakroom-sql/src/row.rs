@@ -20,11 +20,13 @@ impl Row {
         Self { id: *id, record: record.clone(), encoded: record.encode() }
     }
 
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
     pub(crate) fn absolute_deadline(&self) -> i64 {
         column_millis(self.record.absolute_deadline())
     }
 
     /// Never beyond the absolute one.
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
     pub(crate) fn idle_deadline(&self) -> i64 {
         column_millis(self.record.idle_deadline()).min(self.absolute_deadline())
     }
@@ -111,6 +113,7 @@ pub(crate) fn time(column: i64) -> SystemTime {
     from_unix_millis(u64::try_from(column).unwrap_or(0))
 }
 
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(crate) fn column_revision(revision: Revision) -> i64 {
     i64::try_from(revision.as_u64()).unwrap_or(i64::MAX)
 }
