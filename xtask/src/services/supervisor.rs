@@ -118,7 +118,7 @@ fn log() -> PathBuf {
     state::directory().join("supervisor.log")
 }
 
-/// The supervisor's own work, in a process that [`Held::spawn`] started.
+/// The supervisor's own work, in a process that `Held` started.
 pub(super) fn supervise(services: &[&'static Service]) -> Result<()> {
     let running: Vec<Running> = std::thread::scope(|scope| {
         let starting: Vec<_> = services.iter().map(|service| scope.spawn(move || start_one(service))).collect();
