@@ -171,6 +171,7 @@ mod others {
     store_suite!(sentinel, Redis::start(shared::sentinel(), None));
     store_suite!(cluster, Redis::start(shared::cluster(), None));
     store_suite!(redis_tls, Redis::start(shared::redis_tls(), None));
+    store_suite!(redis_unix, Redis::start(shared::redis_unix(), None));
     mod on_a_standing_clock {
         use super::*;
         store_suite!(cluster, Redis::start(shared::cluster(), standing()));
