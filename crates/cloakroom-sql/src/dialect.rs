@@ -149,6 +149,10 @@ pub(crate) mod sqlite {
 
 /// MySQL's and MariaDB's. Tables and procedures begin with the prefix, which [`Statements`] puts in
 /// place of `cloakroom_` once, when the store is opened.
+///
+/// A parameter of every statement that a call sends is the number of the question, the last unless it
+/// says otherwise, and the answer repeats it: in the first column, or, where there are no rows, as the
+/// last inserted id.
 #[cfg(feature = "mysql")]
 pub(crate) mod mysql {
     use std::sync::Arc;
@@ -165,32 +169,75 @@ pub(crate) mod mysql {
         };
     }
 
-    /// The server's time, and the columns that a record is read back from, in the order of `mysql::row`.
+    /// The server's time, and the columns that a record is read back from, in the order of `mysql::row`,
+    /// which has the number before them.
     macro_rules! columns {
         () => {
-            "CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED), \
-                handle, revision, last_seen, idle_deadline, ended_reason, record"
+            "CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED), s.handle, s.revision, s.last_seen, s.idle_deadline, \
+                CAST(s.ended_reason AS SIGNED) AS ended_reason, s.record"
         };
     }
 
+    /// For the end of the condition of a statement that changes rows: where it changes one, the server
+    /// keeps the number.
+    macro_rules! and_number {
+        () => {
+            " AND LAST_INSERT_ID(?) > 0"
+        };
+    }
+
+    /// Only asks whether the answers still belong to the questions. Parameters: the number.
+    pub(crate) const PROOF: &str = "SELECT CAST(? AS SIGNED)";
+
+    /// A row for each id, whether there is a session or not.
     macro_rules! load {
-        ($ids:literal) => {
-            concat!("SELECT ", columns!(), ", id FROM cloakroom_sessions WHERE id IN (", $ids, ")")
+        ($($more:expr),*) => {
+            concat!(
+                "SELECT CAST(? AS SIGNED), ",
+                columns!(),
+                ", t.id FROM (SELECT CAST(? AS BINARY(26)) AS id",
+                $($more,)*
+                ") t LEFT JOIN cloakroom_sessions s ON s.id = t.id"
+            )
+        };
+    }
+    /// Without the length, the rows would be kept on the disk.
+    macro_rules! id {
+        () => {
+            " UNION ALL SELECT CAST(? AS BINARY(26))"
+        };
+    }
+    macro_rules! four_ids {
+        () => {
+            concat!(id!(), id!(), id!(), id!())
         };
     }
 
-    /// Parameters: the id.
-    const LOAD: &str = load!("?");
-    /// Parameters: up to 8 ids; what is missing is NULL and equals none.
-    const LOAD_8: &str = load!("?,?,?,?,?,?,?,?");
-    /// As `LOAD_8` with 32.
-    const LOAD_32: &str = load!("?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?");
+    /// Parameters: the number, the id.
+    const LOAD: &str = load!();
+    /// Parameters: the number, up to 4 ids; what is missing is NULL and equals none.
+    const LOAD_4: &str = load!(id!(), id!(), id!());
+    /// As `LOAD_4` with 12.
+    const LOAD_12: &str = load!(id!(), id!(), id!(), four_ids!(), four_ids!());
+    /// As `LOAD_4` with 32.
+    const LOAD_32: &str = load!(
+        id!(),
+        id!(),
+        id!(),
+        four_ids!(),
+        four_ids!(),
+        four_ids!(),
+        four_ids!(),
+        four_ids!(),
+        four_ids!(),
+        four_ids!()
+    );
 
     /// Parameters: id, handle, principal, created, last seen, idle deadline, absolute deadline, the
     /// time to look at it, record.
     const INSERT: &str = "INSERT INTO cloakroom_sessions \
-        (id, handle, revision, principal, created, last_seen, idle_deadline, absolute_deadline, sweep_at, record) \
-        VALUES (?, ?, 1, ?, ?, ?, ?, ?, ?, ?)";
+        (id, handle, principal, created, last_seen, idle_deadline, absolute_deadline, sweep_at, record, revision) \
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, SIGN(LAST_INSERT_ID(?)))";
     /// Parameters: last seen, idle deadline, absolute deadline twice, record, id, expected revision,
     /// handle, created, principal, now.
     const UPDATE: &str = concat!(
@@ -198,14 +245,16 @@ pub(crate) mod mysql {
         "idle_deadline = LEAST(GREATEST(idle_deadline, ?), ?), absolute_deadline = ?, record = ? ",
         "WHERE id = ? AND revision = ? AND ended_at IS NULL ",
         "AND handle = ? AND created = ? AND principal <=> ? AND idle_deadline > ",
-        now!()
+        now!(),
+        and_number!()
     );
     /// Parameters: last seen, idle deadline, id, now.
     const TOUCH: &str = concat!(
         "UPDATE cloakroom_sessions SET last_seen = GREATEST(last_seen, ?), ",
         "idle_deadline = LEAST(GREATEST(idle_deadline, ?), absolute_deadline) ",
         "WHERE id = ? AND ended_at IS NULL AND idle_deadline > ",
-        now!()
+        now!(),
+        and_number!()
     );
 
     /// Without the length, the rows would be kept on the disk.
@@ -230,53 +279,70 @@ pub(crate) mod mysql {
         ") t ON s.id = t.id SET s.last_seen = GREATEST(s.last_seen, t.last_seen), ",
         "s.idle_deadline = LEAST(GREATEST(s.idle_deadline, t.idle_deadline), s.absolute_deadline) ",
         "WHERE s.ended_at IS NULL AND s.idle_deadline > ",
-        now!()
+        now!(),
+        and_number!()
     );
     pub(crate) const TOUCHES: usize = 33;
 
     /// Parameters: now, id, handle, principal, created, last seen, idle deadline, absolute deadline,
     /// record, the most sessions, whether the oldest make room.
-    const CREATE: &str = "CALL cloakroom_create(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    const CREATE: &str = "CALL cloakroom_create(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
     /// Parameters: now, and eight times those of `UPDATE` up to the principal, with the absolute
     /// deadline once.
     const UPDATE_8: &str = concat!(
         "CALL cloakroom_update_8(?, ",
         "?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ",
-        "?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        "?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
     );
     pub(crate) const UPDATES: usize = 8;
     /// Parameters: now, old id, expected revision, format of records, then as of `CREATE`.
-    const RENEW: &str = "CALL cloakroom_renew(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    const RENEW: &str = "CALL cloakroom_renew(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
     /// Parameters: now, id, reason.
-    const DELETE: &str = "CALL cloakroom_delete(?, ?, ?)";
+    const DELETE: &str = "CALL cloakroom_delete(?, ?, ?, ?)";
     /// Parameters: now, principal, handle.
-    const REVOKE: &str = "CALL cloakroom_revoke(?, ?, ?)";
+    const REVOKE: &str = "CALL cloakroom_revoke(?, ?, ?, ?)";
     /// Parameters: now, principal, the handle to spare or NULL.
-    const REVOKE_ALL: &str = "CALL cloakroom_revoke_all(?, ?, ?)";
+    const REVOKE_ALL: &str = "CALL cloakroom_revoke_all(?, ?, ?, ?)";
     /// Parameters: now, how long tombstones are kept, limit.
-    const SWEEP: &str = "CALL cloakroom_sweep(?, ?, ?)";
+    const SWEEP: &str = "CALL cloakroom_sweep(?, ?, ?, ?)";
 
-    /// Parameters: principal, created twice and handle to start after, now, limit.
-    const LIST: &str = concat!(
-        "SELECT ",
-        columns!(),
-        ", created FROM cloakroom_sessions FORCE INDEX (owner) ",
-        "WHERE principal = ? AND created >= ? AND (created > ? OR handle > ?) AND idle_deadline > ",
-        now!(),
-        " ORDER BY created, handle LIMIT ?"
+    /// The rows, and how many there are in one more: the driver would not notice if one were missing.
+    macro_rules! counted {
+        ($also:literal, $from:expr, $order:literal) => {
+            concat!(
+                "(SELECT NULL, ",
+                columns!(),
+                $also,
+                $from,
+                $order,
+                " LIMIT ?) UNION ALL SELECT CAST(? AS SIGNED), (SELECT COUNT(*) FROM (SELECT 1",
+                $from,
+                " LIMIT ?) counted), NULL, NULL, NULL, NULL, NULL, NULL, NULL"
+            )
+        };
+    }
+
+    /// Parameters: principal, created twice and handle to start after, now, limit; the number; once more
+    /// those before it.
+    const LIST: &str = counted!(
+        ", s.created",
+        " FROM cloakroom_sessions s FORCE INDEX (owner) \
+        WHERE s.principal = ? AND s.created >= ? AND (s.created > ? OR s.handle > ?) \
+        AND s.idle_deadline > COALESCE(?, CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED))",
+        " ORDER BY s.created, s.handle"
     );
-    /// Parameters: the id to start after, now, limit.
-    const SCAN: &str = concat!(
-        "SELECT ",
-        columns!(),
-        ", id FROM cloakroom_sessions FORCE INDEX (PRIMARY) WHERE id > ? AND ended_at IS NULL AND idle_deadline > ",
-        now!(),
-        " ORDER BY id LIMIT ?"
+    /// Parameters: the id to start after, now, limit; the number; once more those before it.
+    const SCAN: &str = counted!(
+        ", s.id",
+        " FROM cloakroom_sessions s FORCE INDEX (PRIMARY) WHERE s.id > ? AND s.ended_at IS NULL \
+        AND s.idle_deadline > COALESCE(?, CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED))",
+        " ORDER BY s.id"
     );
-    /// A renewal ends a token, not the session. Parameters: handle.
-    const EXPLAIN: &str = "SELECT ended_reason, ended_at, idle_deadline, \
-        CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED) FROM cloakroom_sessions \
-        WHERE handle = ? AND NOT (ended_reason <=> 3) ORDER BY ended_at IS NULL DESC, ended_at DESC LIMIT 1";
+    /// A row, whether the server knows of the session or not. A renewal ends a token, not the session.
+    /// Parameters: the number, handle.
+    const EXPLAIN: &str = "SELECT CAST(? AS SIGNED), CAST(s.ended_reason AS SIGNED), s.ended_at, s.idle_deadline, \
+        CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED) FROM (SELECT 1) one LEFT JOIN (SELECT * FROM cloakroom_sessions \
+        WHERE handle = ? AND NOT (ended_reason <=> 3) ORDER BY ended_at IS NULL DESC, ended_at DESC LIMIT 1) s ON TRUE";
 
     /// The newest migration that was applied.
     const MIGRATED_TO: &str = "SELECT CAST(COALESCE(MAX(version), 0) AS SIGNED) FROM cloakroom_migrations";
@@ -316,7 +382,8 @@ pub(crate) mod mysql {
     #[derive(Clone, Debug)]
     pub(crate) struct Statements {
         pub(crate) load: SqlStr,
-        pub(crate) load_8: SqlStr,
+        pub(crate) load_4: SqlStr,
+        pub(crate) load_12: SqlStr,
         pub(crate) load_32: SqlStr,
         pub(crate) insert: SqlStr,
         pub(crate) update: SqlStr,
@@ -340,7 +407,8 @@ pub(crate) mod mysql {
             let named = |text: &str| named(text, prefix);
             Self {
                 load: named(LOAD),
-                load_8: named(LOAD_8),
+                load_4: named(LOAD_4),
+                load_12: named(LOAD_12),
                 load_32: named(LOAD_32),
                 insert: named(INSERT),
                 update: named(UPDATE),
@@ -460,47 +528,32 @@ pub(crate) mod postgres {
         };
     }
 
-    /// Returns whether it was saved, and if not what there was when the statement began. What should
-    /// have been saved and was not was changed in between: then `UPDATE_LOCKED` tells. Parameters: id,
+    /// Returns the id if it was saved; if not, `UPDATE_LOCKED` tells what there is. Parameters: id,
     /// expected revision, last seen, idle deadline, absolute deadline, record, handle, created,
     /// principal; now or NULL.
-    pub(crate) const UPDATE: &str = concat!(
-        "WITH saved AS (",
-        update!("", "$1", "$2", "$3::bigint", "$4::bigint", "$5::bigint", "$6", "$7", "$8", "$9::text", "s", "$10"),
-        ") SELECT v.id, NULL::bytea, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bytea, 0::bigint, ",
-        "true FROM saved v UNION ALL SELECT ",
-        columns!(10),
-        ", false FROM cloakroom_sessions s WHERE s.id = $1 AND NOT EXISTS (SELECT FROM saved)"
-    );
+    pub(crate) const UPDATE: &str =
+        update!("", "$1", "$2", "$3", "$4::bigint", "$5::bigint", "$6", "$7", "$8", "$9::text", "s", "$10");
 
     /// As `UPDATE` of many, whose ids are in order, and with parameters that are arrays. Each row is
     /// locked by a lookup of its id in this order.
-    pub(crate) const UPDATE_MANY: &str = concat!(
-        "WITH saved AS (",
-        update!(
-            concat!(" FROM ", updates!()),
-            "i.id",
-            "i.expected",
-            "i.last_seen",
-            "i.idle_deadline",
-            "i.absolute_deadline",
-            "i.record",
-            "i.handle",
-            "i.created",
-            "i.principal",
-            "s",
-            "$10"
-        ),
-        ") SELECT v.id, NULL::bytea, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bytea, 0::bigint, ",
-        "true FROM saved v UNION ALL SELECT ",
-        columns!(10),
-        ", false FROM unnest($1::bytea[]) AS m(id) JOIN cloakroom_sessions s ON s.id = m.id ",
-        "WHERE m.id NOT IN (SELECT v.id FROM saved v)"
+    pub(crate) const UPDATE_MANY: &str = update!(
+        concat!(" FROM ", updates!()),
+        "i.id",
+        "i.expected",
+        "i.last_seen",
+        "i.idle_deadline",
+        "i.absolute_deadline",
+        "i.record",
+        "i.handle",
+        "i.created",
+        "i.principal",
+        "s",
+        "$10"
     );
 
     /// As `UPDATE_MANY`, and in the order of ids however it is planned: the rows are locked first, and
-    /// what is decided is decided by the locked row. That is the newest, where the statement's snapshot
-    /// may be older.
+    /// what is decided is decided by the locked row. Returns for each what there is, and whether it was
+    /// saved.
     pub(crate) const UPDATE_LOCKED: &str = concat!(
         "WITH locked AS MATERIALIZED ( \
             SELECT s.id, s.handle, s.revision, s.principal, s.created, s.last_seen, s.idle_deadline, s.ended_reason, \
@@ -526,19 +579,13 @@ pub(crate) mod postgres {
         FROM locked l LEFT JOIN saved v ON v.id = l.id"
     );
 
-    /// Returns whether it was touched, and if not what there was when the statement began, as `UPDATE`
-    /// does. Parameters: arrays of id, last seen, idle deadline, with the ids in order; now or NULL.
-    pub(crate) const TOUCH: &str = "WITH touched AS ( \
-            UPDATE cloakroom_sessions s SET last_seen = greatest(s.last_seen, i.last_seen), \
-                idle_deadline = least(greatest(s.idle_deadline, i.idle_deadline), s.absolute_deadline) \
-            FROM unnest($1::bytea[], $2::bigint[], $3::bigint[]) AS i(id, last_seen, idle_deadline) \
-            WHERE s.id = i.id AND s.ended_reason IS NULL AND s.idle_deadline > cloakroom_now($4) \
-            RETURNING s.id \
-        ) \
-        SELECT t.id, true, NULL::bigint, NULL::bigint, 0::bigint FROM touched t \
-        UNION ALL SELECT s.id, false, s.ended_reason, s.idle_deadline, cloakroom_now($4) \
-        FROM unnest($1::bytea[]) AS m(id) JOIN cloakroom_sessions s ON s.id = m.id \
-        WHERE m.id NOT IN (SELECT t.id FROM touched t)";
+    /// Returns the ids that were touched; of the others `TOUCH_LOCKED` tells what there is. Parameters:
+    /// arrays of id, last seen, idle deadline, with the ids in order; now or NULL.
+    pub(crate) const TOUCH: &str = "UPDATE cloakroom_sessions s SET last_seen = greatest(s.last_seen, i.last_seen), \
+            idle_deadline = least(greatest(s.idle_deadline, i.idle_deadline), s.absolute_deadline) \
+        FROM unnest($1::bytea[], $2::bigint[], $3::bigint[]) AS i(id, last_seen, idle_deadline) \
+        WHERE s.id = i.id AND s.ended_reason IS NULL AND s.idle_deadline > cloakroom_now($4) \
+        RETURNING s.id";
 
     /// As `TOUCH`, as `UPDATE_LOCKED` does.
     pub(crate) const TOUCH_LOCKED: &str = "WITH locked AS MATERIALIZED ( \

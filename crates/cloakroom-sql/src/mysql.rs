@@ -5,6 +5,7 @@ mod connector;
 #[cfg(test)]
 mod costs;
 mod fault;
+mod line;
 mod open;
 mod row;
 mod worker;
@@ -354,8 +355,9 @@ impl SessionStore for MySqlStore {
         let rows = self.rows(Op::Explain { handle }).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         let number = |column: usize| row::integer(row, column).map_err(|error| row::unreadable(Verb::Explain, error));
-        let (reason, ended, deadline) = (number(0)?, number(1)?, number(2)?.unwrap_or(0));
-        let now = self.now().or(number(3)?).unwrap_or(i64::MAX);
+        let (reason, ended) = (number(1)?, number(2)?);
+        let Some(deadline) = number(3)? else { return Ok(None) };
+        let now = self.now().or(number(4)?).unwrap_or(i64::MAX);
         Ok(match (reason, ended) {
             (Some(reason), Some(at)) => self::reason(reason).map(|reason| Ended { reason, at: time(at) }),
             (None, _) | (_, None) if deadline > now => None,

@@ -48,7 +48,8 @@ INSERT IGNORE INTO cloakroom_locks (stripe)
 WITH RECURSIVE stripes (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM stripes WHERE n < 255) SELECT n FROM stripes;
 
 -- The procedures are several steps in one round trip, with the rights of whoever calls. `p_now` is
--- the time to decide by, or nothing for the server's, which is read once the locks are held.
+-- the time to decide by, or nothing for the server's, which is read once the locks are held. Whoever
+-- calls gives `p_proof` and has it back in the first column: so he knows that the answer is his.
 
 DROP PROCEDURE IF EXISTS cloakroom_make_room;
 DROP PROCEDURE IF EXISTS cloakroom_create;
@@ -103,7 +104,7 @@ END//
 CREATE PROCEDURE cloakroom_create(
     IN p_now BIGINT, IN p_id BINARY(26), IN p_handle BINARY(10), IN p_principal VARBINARY(255), IN p_created BIGINT,
     IN p_last_seen BIGINT, IN p_idle_deadline BIGINT, IN p_absolute_deadline BIGINT, IN p_record MEDIUMBLOB,
-    IN p_max BIGINT, IN p_evict BOOL)
+    IN p_max BIGINT, IN p_evict BOOL, IN p_proof BIGINT)
     MODIFIES SQL DATA SQL SECURITY INVOKER
 BEGIN
     DECLARE v_now BIGINT;
@@ -114,7 +115,7 @@ BEGIN
     DECLARE EXIT HANDLER FOR 1062
     BEGIN
         ROLLBACK;
-        SELECT 1, '';
+        SELECT p_proof, 1, '';
     END;
     DECLARE EXIT HANDLER FOR SQLEXCEPTION
     BEGIN
@@ -142,7 +143,7 @@ BEGIN
         END IF;
     END IF;
     COMMIT;
-    SELECT v_outcome, v_evicted;
+    SELECT p_proof, v_outcome, v_evicted;
 END//
 
 -- Up to eight updates that share a commit, each of another session and in the order of their ids;
@@ -163,7 +164,8 @@ CREATE PROCEDURE cloakroom_update_8(IN p_now BIGINT,
     IN p_last_seen_7 BIGINT, IN p_idle_deadline_7 BIGINT, IN p_absolute_deadline_7 BIGINT, IN p_record_7 MEDIUMBLOB,
     IN p_id_7 BINARY(26), IN p_expected_7 BIGINT, IN p_handle_7 BINARY(10), IN p_created_7 BIGINT, IN p_principal_7 VARBINARY(255),
     IN p_last_seen_8 BIGINT, IN p_idle_deadline_8 BIGINT, IN p_absolute_deadline_8 BIGINT, IN p_record_8 MEDIUMBLOB,
-    IN p_id_8 BINARY(26), IN p_expected_8 BIGINT, IN p_handle_8 BINARY(10), IN p_created_8 BIGINT, IN p_principal_8 VARBINARY(255))
+    IN p_id_8 BINARY(26), IN p_expected_8 BIGINT, IN p_handle_8 BINARY(10), IN p_created_8 BIGINT, IN p_principal_8 VARBINARY(255),
+    IN p_proof BIGINT)
     MODIFIES SQL DATA SQL SECURITY INVOKER
 BEGIN
     DECLARE v_found INT DEFAULT 0;
@@ -231,16 +233,17 @@ BEGIN
         AND idle_deadline > COALESCE(p_now, CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED));
     SET v_found = v_found + 128 * (ROW_COUNT() > 0);
     COMMIT;
-    SELECT v_found;
+    SELECT p_proof, v_found;
 END//
 
 -- Gives what happened (0 renewed, 1 occupied, 2 limit reached, 3 look at the row of the old id), the
--- handles of the evicted, and for 3 the row with the time that decided. `p_format` is the newest
+-- handles of the evicted, and for 3 the row, if there is one, with the time that decided. `p_format` is the newest
 -- format of records that the caller reads; whether one that is none ends here, he says himself.
 CREATE PROCEDURE cloakroom_renew(
     IN p_now BIGINT, IN p_old BINARY(26), IN p_expected BIGINT, IN p_format INT, IN p_id BINARY(26),
     IN p_handle BINARY(10), IN p_principal VARBINARY(255), IN p_created BIGINT, IN p_last_seen BIGINT,
-    IN p_idle_deadline BIGINT, IN p_absolute_deadline BIGINT, IN p_record MEDIUMBLOB, IN p_max BIGINT, IN p_evict BOOL)
+    IN p_idle_deadline BIGINT, IN p_absolute_deadline BIGINT, IN p_record MEDIUMBLOB, IN p_max BIGINT, IN p_evict BOOL,
+    IN p_proof BIGINT)
     MODIFIES SQL DATA SQL SECURITY INVOKER
 BEGIN
     DECLARE v_now BIGINT;
@@ -254,7 +257,7 @@ BEGIN
     DECLARE EXIT HANDLER FOR 1062
     BEGIN
         ROLLBACK;
-        SELECT 1, '', NULL, NULL, NULL, NULL, NULL, NULL, NULL;
+        SELECT p_proof, 1, '', NULL, NULL, NULL, NULL, NULL, NULL, NULL;
     END;
     DECLARE EXIT HANDLER FOR SQLEXCEPTION
     BEGIN
@@ -304,18 +307,18 @@ BEGIN
         END IF;
     END IF;
     IF v_outcome = 3 THEN
-        SELECT 3, '', v_now, handle, revision, last_seen, idle_deadline, ended_reason, record
-            FROM cloakroom_sessions WHERE id = p_old;
+        SELECT p_proof, 3, '', v_now, s.handle, s.revision, s.last_seen, s.idle_deadline, s.ended_reason, s.record
+            FROM (SELECT 1) AS one LEFT JOIN cloakroom_sessions s ON s.id = p_old;
         COMMIT;
     ELSE
         COMMIT;
-        SELECT v_outcome, v_evicted, NULL, NULL, NULL, NULL, NULL, NULL, NULL;
+        SELECT p_proof, v_outcome, v_evicted, NULL, NULL, NULL, NULL, NULL, NULL, NULL;
     END IF;
 END//
 
 -- Gives whether a live session was ended. Every step is right by itself, whatever happens between
 -- two of them, so none holds a lock that another waits for.
-CREATE PROCEDURE cloakroom_delete(IN p_now BIGINT, IN p_id BINARY(26), IN p_reason TINYINT UNSIGNED)
+CREATE PROCEDURE cloakroom_delete(IN p_now BIGINT, IN p_id BINARY(26), IN p_reason TINYINT UNSIGNED, IN p_proof BIGINT)
     MODIFIES SQL DATA SQL SECURITY INVOKER
 BEGIN
     DECLARE v_now BIGINT DEFAULT COALESCE(p_now, CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED));
@@ -345,12 +348,13 @@ BEGIN
             SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'the tombstones lead in a circle';
         END IF;
     END WHILE;
-    SELECT v_was_live IS NOT NULL;
+    SELECT p_proof, v_was_live IS NOT NULL;
 END//
 
 -- Gives whether a live session was ended. At every moment at most one row of a session is live: where
 -- a renewal has moved it between the two steps, the next turn finds it.
-CREATE PROCEDURE cloakroom_revoke(IN p_now BIGINT, IN p_principal VARBINARY(255), IN p_handle BINARY(10))
+CREATE PROCEDURE cloakroom_revoke(IN p_now BIGINT, IN p_principal VARBINARY(255), IN p_handle BINARY(10),
+    IN p_proof BIGINT)
     MODIFIES SQL DATA SQL SECURITY INVOKER
 BEGIN
     DECLARE v_now BIGINT DEFAULT COALESCE(p_now, CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED));
@@ -368,12 +372,13 @@ BEGIN
             WHERE id = v_id AND ended_at IS NULL;
         SET v_was_live = v_was_live OR ROW_COUNT() > 0;
     END LOOP;
-    SELECT v_was_live;
+    SELECT p_proof, v_was_live;
 END//
 
 -- Gives how many live sessions were ended. The stripe holds back every renewal, so the sessions that
 -- are found are all there are; each is then locked by its id, as by everyone else.
-CREATE PROCEDURE cloakroom_revoke_all(IN p_now BIGINT, IN p_principal VARBINARY(255), IN p_except BINARY(10))
+CREATE PROCEDURE cloakroom_revoke_all(IN p_now BIGINT, IN p_principal VARBINARY(255), IN p_except BINARY(10),
+    IN p_proof BIGINT)
     MODIFIES SQL DATA SQL SECURITY INVOKER
 BEGIN
     DECLARE v_now BIGINT;
@@ -409,12 +414,12 @@ BEGIN
     END LOOP;
     CLOSE v_sessions;
     COMMIT;
-    SELECT v_count;
+    SELECT p_proof, v_count;
 END//
 
 -- Gives how many rows went, and how many were looked at: of what is due, what is over becomes a
 -- tombstone and the rest is due again at its deadline. Rows that somebody else holds are passed by.
-CREATE PROCEDURE cloakroom_sweep(IN p_now BIGINT, IN p_tombstones BIGINT, IN p_limit INT)
+CREATE PROCEDURE cloakroom_sweep(IN p_now BIGINT, IN p_tombstones BIGINT, IN p_limit INT, IN p_proof BIGINT)
     MODIFIES SQL DATA SQL SECURITY INVOKER
 BEGIN
     DECLARE v_now BIGINT DEFAULT COALESCE(p_now, CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED));
@@ -468,7 +473,7 @@ BEGIN
         CLOSE v_due;
     END IF;
     COMMIT;
-    SELECT v_gone, v_looked_at;
+    SELECT p_proof, v_gone, v_looked_at;
 END//
 
 DELIMITER ;

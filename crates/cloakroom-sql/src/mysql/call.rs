@@ -1,16 +1,17 @@
 //! What a call sends, and what its answer means. Each is one statement and one round trip, but for
-//! an update or a touch that found nothing: those look at the row once more to say why.
+//! an update or a touch that found nothing: those look at the row once more to say why. After an error
+//! one more sees that it was the answer.
 
 use cloakroom_core::{
     Create, EndReason, Excess, Handle, PageCursor, Principal, Record, Renew, Revision, SessionId, SessionLimit,
     StoreError, StoreErrorKind, Touch, Update, Verb,
 };
-use sqlx::mysql::{MySql, MySqlArguments, MySqlConnection, MySqlRow};
-use sqlx::query::Query;
+use sqlx::mysql::MySqlRow;
 use sqlx::{SqlStr, query};
 
 use super::fault;
-use super::row::{bytes, found, integer, owner};
+use super::line::{Line, Statement};
+use super::row::{self, bytes, found, integer, is_there, owner};
 use super::worker::Call;
 use crate::dialect::mysql::{Statements, TOUCHES, UPDATES, VARIABLES};
 use crate::row::{Found, Row, column_millis, column_revision, names};
@@ -162,7 +163,7 @@ const NOBODY: SessionId = SessionId::from_bytes([0; SessionId::LEN]);
 
 /// A connection during one call. `now` is the time to decide by, or nothing for the server's.
 pub(crate) struct Desk<'a> {
-    pub(crate) connection: &'a mut MySqlConnection,
+    pub(crate) line: &'a mut Line,
     pub(crate) statements: &'a Statements,
     pub(crate) now: Option<i64>,
 }
@@ -185,56 +186,64 @@ impl Desk<'_> {
             }
             Op::Delete { id, reason } => {
                 let query = self.call(delete).bind(id.as_bytes().as_slice()).bind(reason.byte());
-                Ok(Answer::Delete(number(&self.row(query).await?, 0)? > 0))
+                Ok(Answer::Delete(number(&self.line.call(query).await?, FIRST)? > 0))
             }
             Op::Revoke { principal, handle } => {
                 let query = self.call(revoke).bind(principal.as_str().as_bytes()).bind(handle.as_bytes().as_slice());
-                Ok(Answer::Revoke(number(&self.row(query).await?, 0)? > 0))
+                Ok(Answer::Revoke(number(&self.line.call(query).await?, FIRST)? > 0))
             }
             Op::RevokeAll { principal, except } => {
                 let except = except.as_ref().map(|handle| handle.as_bytes().as_slice());
                 let query = self.call(revoke_all).bind(principal.as_str().as_bytes()).bind(except);
-                Ok(Answer::RevokeAll(number(&self.row(query).await?, 0)?))
+                Ok(Answer::RevokeAll(number(&self.line.call(query).await?, FIRST)?))
             }
             Op::Sweep { tombstones, limit } => {
-                let row = self.row(self.call(sweep).bind(*tombstones).bind(*limit)).await?;
-                Ok(Answer::Sweep(Swept { gone: number(&row, 0)?, looked_at: number(&row, 1)? }))
+                let query = self.call(sweep).bind(*tombstones).bind(*limit);
+                let row = self.line.call(query).await?;
+                Ok(Answer::Sweep(Swept { gone: number(&row, FIRST)?, looked_at: number(&row, FIRST + 1)? }))
             }
             Op::List { principal, after, limit } => {
-                let created = after.map_or(-1, |after| i64::try_from(after.created).unwrap_or(i64::MAX));
-                let handle = after.map_or([0; Handle::LEN], |after| *after.handle.as_bytes());
-                let query = query(list.clone()).bind(principal.as_str().as_bytes()).bind(created).bind(created);
-                let rows = self.rows(query.bind(handle.as_slice()).bind(self.now).bind(limit)).await?;
-                if let Answer::Rows(rows) = &rows
-                    && rows.iter().any(|row| owner(row).is_some_and(|owner| owner != *principal))
-                {
+                let number = self.line.number();
+                let query = bind_page(query(list.clone()), principal, *after, self.now, *limit).bind(number);
+                let query = bind_page(query, principal, *after, self.now, *limit);
+                let rows = self.line.counted(number, query).await?;
+                if rows.iter().any(|row| owner(row).is_some_and(|owner| owner != *principal)) {
                     return Err(fault::misdelivered());
                 }
-                Ok(rows)
+                Ok(Answer::Rows(rows))
             }
             Op::Scan { after, limit } => {
                 let after = after.as_ref().map_or(&[][..], |after| after.as_bytes());
-                self.rows(query(scan.clone()).bind(after).bind(self.now).bind(limit)).await.map(Ok)?
+                let number = self.line.number();
+                let query = query(scan.clone()).bind(after).bind(self.now).bind(limit).bind(number);
+                Ok(Answer::Rows(self.line.counted(number, query.bind(after).bind(self.now).bind(limit)).await?))
             }
             Op::Explain { handle } => {
-                self.rows(query(explain.clone()).bind(handle.as_bytes().as_slice())).await.map(Ok)?
+                let number = self.line.number();
+                let query = query(explain.clone()).bind(number).bind(handle.as_bytes().as_slice());
+                Ok(Answer::Rows(self.line.rows(number, query, 1).await?))
             }
-            Op::Probe => self.rows(query(SqlStr::from_static(VARIABLES))).await.map(Ok)?,
+            Op::Probe => {
+                let rows = query(SqlStr::from_static(VARIABLES)).fetch_all(&mut self.line.connection).await?;
+                self.line.prove().await?;
+                Ok(Answer::Rows(rows))
+            }
         })
     }
 
     async fn create(&mut self, row: &Row, limit: Option<SessionLimit>) -> Verbed<Create> {
         let Some(limit) = limit.filter(|_| row.record.principal().is_some()) else {
             let query = bind_row(query(self.statements.insert.clone()), row).bind(row.idle_deadline());
-            return match query.bind(&row.encoded).execute(&mut *self.connection).await {
-                Ok(_) => Ok(Ok(Create::Created { evicted: Vec::new() })),
+            return match self.line.change(query.bind(&row.encoded)).await {
+                Ok(1) => Ok(Ok(Create::Created { evicted: Vec::new() })),
+                Ok(_) => Err(fault::misdelivered()),
                 Err(error) if fault::number(&error) == Some(fault::DUPLICATE) => Ok(Ok(Create::Occupied)),
                 Err(error) => Err(error),
             };
         };
         let query = bind_row(self.call(&self.statements.create), row).bind(&row.encoded);
-        let answer = self.row(bind_limit(query, Some(limit))).await?;
-        Ok(match number(&answer, 0)? {
+        let answer = self.line.call(bind_limit(query, Some(limit))).await?;
+        Ok(match number(&answer, FIRST)? {
             DONE => Ok(Create::Created { evicted: handles(&answer)? }),
             OCCUPIED => Ok(Create::Occupied),
             LIMIT_REACHED => Ok(Create::LimitReached),
@@ -245,7 +254,7 @@ impl Desk<'_> {
     async fn update(&mut self, expected: Revision, row: &Row) -> Verbed<Update> {
         for _ in 0..RACES {
             let query = bind_update(query(self.statements.update.clone()), expected, row).bind(self.now);
-            if query.execute(&mut *self.connection).await?.rows_affected() > 0 {
+            if self.line.change(query).await? > 0 {
                 return Ok(Ok(Update::Saved(expected.next())));
             }
             match self.look(&row.id, Verb::Update).await? {
@@ -298,14 +307,14 @@ impl Desk<'_> {
         }
         let missing = UPDATES.saturating_sub(updates.len());
         let query = (0..missing * OF_AN_UPDATE).fold(query, |query, _| query.bind(None::<i64>));
-        let found = number(&self.row(query).await?, 0)?;
+        let found = number(&self.line.call(query).await?, FIRST)?;
         Ok(std::array::from_fn(|place| found & (1 << place) != 0))
     }
 
     async fn touch(&mut self, id: &SessionId, last_seen: i64, idle_deadline: i64) -> Verbed<Touch> {
         let query = query(self.statements.touch.clone()).bind(last_seen).bind(idle_deadline);
         let query = query.bind(id.as_bytes().as_slice()).bind(self.now);
-        if query.execute(&mut *self.connection).await?.rows_affected() > 0 {
+        if self.line.change(query).await? > 0 {
             return Ok(Ok(Touch::Touched));
         }
         Ok(match self.look(id, Verb::Touch).await? {
@@ -324,7 +333,11 @@ impl Desk<'_> {
             let deadlines = touch.map(|(_, deadlines)| deadlines);
             query.bind(deadlines.map(|d| d.last_seen)).bind(deadlines.map(|d| d.idle_deadline))
         });
-        Ok(query.bind(self.now).execute(&mut *self.connection).await?.rows_affected())
+        let found = self.line.change(query.bind(self.now)).await?;
+        if found == 0 {
+            self.line.prove().await?;
+        }
+        Ok(found)
     }
 
     async fn renew(
@@ -336,18 +349,13 @@ impl Desk<'_> {
     ) -> Verbed<Renew> {
         let query = self.call(&self.statements.renew).bind(old.as_bytes().as_slice()).bind(column_revision(expected));
         let query = bind_row(query.bind(Record::FORMAT), row).bind(&row.encoded);
-        let answer = self.row(bind_limit(query, limit)).await;
-        let answer = match answer {
-            Ok(answer) => answer,
-            // There is no row to look at.
-            Err(sqlx::Error::RowNotFound) => return Ok(Ok(Renew::Gone(None))),
-            Err(error) => return Err(error),
-        };
-        Ok(match number(&answer, 0)? {
+        let answer = self.line.call(bind_limit(query, limit)).await?;
+        Ok(match number(&answer, FIRST)? {
             DONE => Ok(Renew::Renewed { revision: expected.next(), evicted: handles(&answer)? }),
             OCCUPIED => Ok(Renew::Occupied),
             LIMIT_REACHED => Ok(Renew::LimitReached),
-            LOOK => match found(&answer, 2, self.now, Verb::Renew) {
+            LOOK if !is_there(&answer, LOOKED_AT) => Ok(Renew::Gone(None)),
+            LOOK => match found(&answer, LOOKED_AT, self.now, Verb::Renew) {
                 Err(error) => Err(error),
                 Ok(Found::Ended(reason)) => Ok(Renew::Gone(reason)),
                 Ok(Found::Live(stored)) => Ok(Renew::Conflict(stored)),
@@ -357,24 +365,21 @@ impl Desk<'_> {
     }
 
     async fn look(&mut self, id: &SessionId, verb: Verb) -> Verbed<Found> {
-        let query = query(self.statements.load.clone()).bind(id.as_bytes().as_slice());
-        let rows = query.fetch_all(&mut *self.connection).await?;
-        Ok(rows.first().map_or(Ok(Found::Ended(None)), |row| found(row, 0, self.now, verb)))
+        let number = self.line.number();
+        let query = query(self.statements.load.clone()).bind(number).bind(id.as_bytes().as_slice());
+        let rows = self.line.rows(number, query, 1).await?;
+        if rows.iter().any(|row| row::id(row) != Some(*id)) {
+            return Err(fault::misdelivered());
+        }
+        Ok(rows
+            .first()
+            .filter(|row| is_there(row, 0))
+            .map_or(Ok(Found::Ended(None)), |row| found(row, 0, self.now, verb)))
     }
 
     /// The query with the time to decide by, which is the first parameter of every procedure.
     fn call<'q>(&self, text: &SqlStr) -> Statement<'q> {
         query(text.clone()).bind(self.now)
-    }
-
-    /// The one row that a procedure gives. Reads to the end: only there an error of its last steps
-    /// shows.
-    async fn row(&mut self, query: Statement<'_>) -> sqlx::Result<MySqlRow> {
-        query.fetch_all(&mut *self.connection).await?.into_iter().next().ok_or(sqlx::Error::RowNotFound)
-    }
-
-    async fn rows(&mut self, query: Statement<'_>) -> sqlx::Result<Answer> {
-        query.fetch_all(&mut *self.connection).await.map(Answer::Rows)
     }
 }
 
@@ -383,6 +388,11 @@ const OF_AN_UPDATE: usize = 9;
 
 /// How often an update starts over because somebody else came between its two statements.
 const RACES: usize = 8;
+
+/// The first column of a procedure's row behind the proof.
+const FIRST: usize = 1;
+/// Where the columns of a row begin that a renewal looked at, as if there were a proof before them.
+const LOOKED_AT: usize = 2;
 
 // What the procedures say happened.
 const DONE: u64 = 0;
@@ -401,11 +411,9 @@ fn number(row: &MySqlRow, column: usize) -> sqlx::Result<u64> {
 
 /// The handles of the evicted, one after the other.
 fn handles(row: &MySqlRow) -> sqlx::Result<Vec<Handle>> {
-    let evicted = bytes::<Option<&[u8]>>(row, 1)?.unwrap_or_default();
+    let evicted = bytes::<Option<&[u8]>>(row, FIRST + 1)?.unwrap_or_default();
     Ok(evicted.as_chunks().0.iter().map(|handle| Handle::from_bytes(*handle)).collect())
 }
-
-type Statement<'q> = Query<'q, MySql, MySqlArguments>;
 
 /// A new row, in the order of every statement that makes one.
 fn bind_row<'q>(query: Statement<'q>, row: &'q Row) -> Statement<'q> {
@@ -418,6 +426,19 @@ fn bind_row<'q>(query: Statement<'q>, row: &'q Row) -> Statement<'q> {
         .bind(column_millis(record.last_seen()))
         .bind(row.idle_deadline())
         .bind(row.absolute_deadline())
+}
+
+fn bind_page<'q>(
+    query: Statement<'q>,
+    principal: &'q Principal,
+    after: Option<PageCursor>,
+    now: Option<i64>,
+    limit: i64,
+) -> Statement<'q> {
+    let created = after.map_or(-1, |after| i64::try_from(after.created).unwrap_or(i64::MAX));
+    let handle = after.map_or([0; Handle::LEN], |after| *after.handle.as_bytes());
+    let query = query.bind(principal.as_str().as_bytes()).bind(created).bind(created).bind(handle.to_vec());
+    query.bind(now).bind(limit)
 }
 
 fn bind_limit(query: Statement<'_>, limit: Option<SessionLimit>) -> Statement<'_> {

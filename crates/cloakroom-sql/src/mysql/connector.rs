@@ -8,6 +8,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use sqlx::{ConnectOptions as _, Executor as _, Row as _, query};
 
 use super::fault::Fault;
+use super::line::Line;
 use super::worker::within;
 use crate::dialect::mysql::{SET_LOCK_WAIT, SET_UP, VARIABLES};
 
@@ -26,7 +27,7 @@ pub(crate) struct Connector {
 /// A connection that is set up.
 #[derive(Debug)]
 pub(crate) struct Link {
-    pub(crate) connection: MySqlConnection,
+    pub(crate) line: Line,
     /// The longest record that fits into a packet.
     pub(crate) longest_record: usize,
 }
@@ -38,19 +39,19 @@ impl Connector {
 
     /// The connection, and what the server is like.
     pub(crate) async fn connect_and_ask(&self) -> Result<(Link, Server), Fault> {
-        let (connection, server) = within(self.connect_timeout, self.set_up()).await?;
+        let (line, server) = within(self.connect_timeout, self.set_up()).await?;
         if let Some(why) = server.unfit() {
             return Err(Fault::Unfit(why.into()));
         }
         let longest_record = server.max_allowed_packet.saturating_sub(OF_A_CALL);
-        Ok((Link { connection, longest_record }, server))
+        Ok((Link { line, longest_record }, server))
     }
 
     pub(crate) fn server(&self) -> &str {
         &self.server
     }
 
-    async fn set_up(&self) -> sqlx::Result<(MySqlConnection, Server)> {
+    async fn set_up(&self) -> sqlx::Result<(Line, Server)> {
         let mut connection = self.options.connect().await?;
         for text in SET_UP {
             connection.execute(text).await?;
@@ -58,7 +59,9 @@ impl Connector {
         // Prepared once and used once, so not to be kept.
         query(SET_LOCK_WAIT).bind(self.lock_wait).persistent(false).execute(&mut connection).await?;
         let server = Server::ask(&mut connection).await?;
-        Ok((connection, server))
+        let mut line = Line::new(connection);
+        line.prove().await?;
+        Ok((line, server))
     }
 }
 

@@ -46,19 +46,19 @@ impl Bench {
             4000000000000, 4000000000000, 4000000000000, NULL, NULL, 'x' FROM n";
         let prefix = TablePrefix::new(&prefix).unwrap();
         for text in ["SET SESSION max_recursive_iterations = 10000", fill, "ANALYZE TABLE cloakroom_sessions"] {
-            link.connection.execute(AssertSqlSafe(prefix.apply(text))).await.unwrap();
+            link.line.connection.execute(AssertSqlSafe(prefix.apply(text))).await.unwrap();
         }
         Self { link, statements: Statements::new(&prefix) }
     }
 
     async fn run(&mut self, op: &Op) {
-        let mut desk = Desk { connection: &mut self.link.connection, statements: &self.statements, now: None };
+        let mut desk = Desk { line: &mut self.link.line, statements: &self.statements, now: None };
         desk.run(op).await.unwrap().unwrap();
     }
 
     /// How many statements were sent and how many rows were read since the counters were reset.
     async fn counted(&mut self) -> (u64, u64) {
-        let counters = self.link.connection.fetch_all(COUNTERS).await.unwrap();
+        let counters = self.link.line.connection.fetch_all(COUNTERS).await.unwrap();
         let (mut statements, mut rows) = (0, 0);
         for counter in counters {
             let (name, count) = (counter.get::<String, _>(0), counter.get::<String, _>(1).parse::<u64>().unwrap());
@@ -123,10 +123,10 @@ async fn each_call_is_one_statement_that_reads_a_few_rows_only() {
     for op in calls(10) {
         bench.run(&op).await;
     }
-    reset(&mut bench.link.connection).await;
+    reset(&mut bench.link.line.connection).await;
     let (own, _) = bench.counted().await;
     for op in calls(60) {
-        reset(&mut bench.link.connection).await;
+        reset(&mut bench.link.line.connection).await;
         bench.run(&op).await;
         let (statements, rows) = bench.counted().await;
         assert_eq!(statements - own, 1, "{}: {op:?}", op.verb());
@@ -140,11 +140,11 @@ async fn loads_that_wait_together_are_one_statement() {
     let reads: Vec<_> =
         (0..32).map(|n| super::worker::Read { id: id(n), answer: tokio::sync::oneshot::channel().0 }).collect();
     for count in [1, 8, 32] {
-        fetch(&mut bench.link.connection, &bench.statements, &reads[..count]).await.unwrap();
-        reset(&mut bench.link.connection).await;
+        fetch(&mut bench.link.line, &bench.statements, &reads[..count]).await.unwrap();
+        reset(&mut bench.link.line.connection).await;
         let (own, _) = bench.counted().await;
-        reset(&mut bench.link.connection).await;
-        fetch(&mut bench.link.connection, &bench.statements, &reads[..count]).await.unwrap();
+        reset(&mut bench.link.line.connection).await;
+        fetch(&mut bench.link.line, &bench.statements, &reads[..count]).await.unwrap();
         let (statements, rows) = bench.counted().await;
         assert_eq!(statements - own, 1);
         assert!(rows < FEW, "{rows} rows for {count} ids");
@@ -167,10 +167,10 @@ async fn updates_and_touches_that_wait_together_are_one_statement() {
                 *revision = expected;
             }
         }
-        reset(&mut bench.link.connection).await;
+        reset(&mut bench.link.line.connection).await;
         let (own, _) = bench.counted().await;
-        reset(&mut bench.link.connection).await;
-        let mut desk = Desk { connection: &mut bench.link.connection, statements: &bench.statements, now: None };
+        reset(&mut bench.link.line.connection).await;
+        let mut desk = Desk { line: &mut bench.link.line, statements: &bench.statements, now: None };
         let done = desk.run_together(&waiting).await.unwrap();
         assert!(done.iter().all(Option::is_some), "{done:?}");
         // The same once more finds none.
@@ -181,9 +181,9 @@ async fn updates_and_touches_that_wait_together_are_one_statement() {
         assert!(rows < FEW, "{rows} rows in turn {turn}");
     }
     let waiting = calls(|n| Op::Touch { id: id(n), last_seen: 1, idle_deadline: 1 });
-    let mut desk = Desk { connection: &mut bench.link.connection, statements: &bench.statements, now: None };
+    let mut desk = Desk { line: &mut bench.link.line, statements: &bench.statements, now: None };
     desk.run_together(&waiting).await.unwrap();
-    reset(desk.connection).await;
+    reset(&mut desk.line.connection).await;
     let done = desk.run_together(&waiting).await.unwrap();
     // Found is what counts, although nothing changes.
     assert!(done.iter().all(Option::is_some), "{done:?}");

@@ -193,7 +193,12 @@ const READ_ONLY_MODE: u16 = 1836;
 const CHECK_MYSQL: u16 = 3819;
 const CHECK_MARIADB: u16 = 4025;
 
-/// Rows that answer another question: the stream is shifted, and the connection must not be used again.
+/// Whether the error says that nothing was done, if it is to be believed.
+pub(crate) fn says_not_done(error: &sqlx::Error) -> bool {
+    number(error).is_some_and(|number| leaves_the_connection(number) || refuses(number))
+}
+
+/// The answer to another question: the stream is shifted, and the connection must not be used again.
 pub(crate) fn misdelivered() -> sqlx::Error {
     sqlx::Error::Protocol("the server sent the answer to another question".to_owned())
 }

@@ -245,11 +245,12 @@ impl MySqlOptions {
             lock_wait: (self.timeout.as_secs() / 3).max(1),
         };
         let (mut link, server) = connector.connect_and_ask().await.map_err(|fault| open_error(&self.name, &fault))?;
-        if let Err(error) = prepare(&mut link.connection, &server, &self, &prefix).await {
+        if let Err(error) = prepare(&mut link.line.connection, &server, &self, &prefix).await {
             // The cause is what matters; a close that fails as well adds nothing to it.
-            drop(link.connection.close().await);
+            drop(link.line.connection.close().await);
             return Err(error);
         }
+        link.line.prove().await.map_err(|error| open_error(&self.name, &Fault::from(error)))?;
         let mut links = vec![link];
         while links.len() < self.connections {
             links.push(connector.connect().await.map_err(|fault| open_error(&self.name, &fault))?);

@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use cloakroom_core::{Handle, PageCursor, Principal, Record, SessionId, StoreError, StoreErrorKind, Verb};
 use sqlx::mysql::{MySql, MySqlRow};
-use sqlx::{Decode, Row as _};
+use sqlx::{Column as _, Decode, Row as _};
 
+use super::fault;
 use crate::row::{Columns, Found};
 
 /// Whatever its width: procedures give variables and constants, whose types differ between servers.
@@ -37,6 +38,11 @@ fn handle(row: &MySqlRow, column: usize) -> sqlx::Result<Option<Handle>> {
     Ok(bytes::<&[u8]>(row, column)?.try_into().ok().map(Handle::from_bytes))
 }
 
+/// Whether there is a row at all behind what is joined to it.
+pub(crate) fn is_there(row: &MySqlRow, at: usize) -> bool {
+    bytes::<Option<&[u8]>>(row, at + HANDLE).is_ok_and(|handle| handle.is_some())
+}
+
 /// What the row says at `now`, or by the server's clock if there is none. Its columns are those of
 /// `dialect`, from `at` on.
 ///
@@ -44,6 +50,11 @@ fn handle(row: &MySqlRow, column: usize) -> sqlx::Result<Option<Handle>> {
 /// As [`Columns::found`].
 pub(crate) fn found(row: &MySqlRow, at: usize, now: Option<i64>, verb: Verb) -> Result<Found, StoreError> {
     let read = || {
+        // Descriptions of columns that came in another order: what is read by them is not what was sent.
+        let is_named = |(place, name): (usize, &&str)| row.columns().get(at + place).is_some_and(|c| c.name() == *name);
+        if !(HANDLE..).zip(&NAMES).all(is_named) {
+            return Err(fault::misdelivered());
+        }
         let columns = Columns {
             handle: handle(row, at + HANDLE)?,
             revision: integer(row, at + REVISION)?.unwrap_or(0),
@@ -58,16 +69,18 @@ pub(crate) fn found(row: &MySqlRow, at: usize, now: Option<i64>, verb: Verb) -> 
     columns.found(now, verb)
 }
 
-// The places of `columns!` in `dialect::mysql`.
-const NOW: usize = 0;
-const HANDLE: usize = 1;
-const REVISION: usize = 2;
-const LAST_SEEN: usize = 3;
-const IDLE_DEADLINE: usize = 4;
-const ENDED_REASON: usize = 5;
-const RECORD: usize = 6;
+// The places of `columns!` in `dialect::mysql`, which begins with the proof.
+const NOW: usize = 1;
+const HANDLE: usize = 2;
+const REVISION: usize = 3;
+const LAST_SEEN: usize = 4;
+const IDLE_DEADLINE: usize = 5;
+const ENDED_REASON: usize = 6;
+const RECORD: usize = 7;
+/// What those from `HANDLE` on are called.
+const NAMES: [&str; 6] = ["handle", "revision", "last_seen", "idle_deadline", "ended_reason", "record"];
 /// What a statement gives beside them.
-const AFTER: usize = 7;
+const AFTER: usize = 8;
 
 pub(crate) fn unreadable(verb: Verb, error: sqlx::Error) -> StoreError {
     let message = "a row does not have the columns of this release: apply its migrations";

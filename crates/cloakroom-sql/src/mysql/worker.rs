@@ -14,7 +14,7 @@ use std::time::Duration;
 use cloakroom_core::{Clock, SessionId, StoreError, StoreErrorKind};
 use futures_util::FutureExt as _;
 use futures_util::future::{Either, select};
-use sqlx::mysql::{MySqlConnection, MySqlRow};
+use sqlx::mysql::MySqlRow;
 use sqlx::query::Query;
 use sqlx::{Connection as _, query};
 use tokio::sync::oneshot;
@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use super::call::{Answer, Desk, Op};
 use super::connector::{Connector, Link};
 use super::fault::{self, Fault};
+use super::line::Line;
 use super::row;
 use crate::batch::waves;
 use crate::dialect::mysql::{Statements, UPDATES};
@@ -151,7 +152,7 @@ impl Worker {
             }
         }
         if let Some(link) = self.unlink()
-            && let Err(error) = link.connection.close().await
+            && let Err(error) = link.line.connection.close().await
         {
             tracing::debug!(%error, "a connection did not close cleanly");
         }
@@ -184,7 +185,7 @@ impl Worker {
             && calls.iter().map(|call| call.op.record_len()).sum::<usize>() <= link.longest_record
         {
             let now = self.clock.as_ref().map(|clock| column_millis(clock.now()));
-            let mut desk = Desk { connection: &mut link.connection, statements: &self.statements, now };
+            let mut desk = Desk { line: &mut link.line, statements: &self.statements, now };
             match within(self.timeout, desk.run_together(&calls)).await {
                 Ok(done) => {
                     for (call, done) in calls.into_iter().zip(done) {
@@ -222,17 +223,17 @@ impl Worker {
                 return loads.into_iter().for_each(|read| drop(read.answer.send(Err(fault.clone()))));
             };
             let asked = async {
-                let rows = fetch(&mut link.connection, &self.statements, &loads).await?;
-                let foreign = |row| row::id(row).is_none_or(|id| !loads.iter().any(|read| read.id == id));
-                if rows.iter().any(foreign) { Err(fault::misdelivered()) } else { Ok(rows) }
+                let rows = fetch(&mut link.line, &self.statements, &loads).await?;
+                let rows: Vec<_> = rows.into_iter().map(|row| (row::id(&row), Arc::new(row))).collect();
+                let is_answered = |read: &Read| rows.iter().any(|(id, _)| *id == Some(read.id));
+                if loads.iter().all(is_answered) { Ok(rows) } else { Err(fault::misdelivered()) }
             };
             let rows = within(self.timeout, asked).await;
             match rows {
                 Ok(rows) => {
-                    let rows: Vec<_> = rows.into_iter().map(|row| (row::id(&row), Arc::new(row))).collect();
                     for Read { id, answer } in loads {
-                        let row = rows.iter().find(|(found, _)| *found == Some(id)).map(|(_, row)| Arc::clone(row));
-                        drop(answer.send(Ok(row)));
+                        let row = rows.iter().find(|(found, _)| *found == Some(id)).map(|(_, row)| row);
+                        drop(answer.send(Ok(row.filter(|row| row::is_there(row, 0)).map(Arc::clone))));
                     }
                     return;
                 }
@@ -268,7 +269,7 @@ impl Worker {
                 return Err(CallError::Refused(too_long(op, link.longest_record)));
             }
             let now = self.clock.as_ref().map(|clock| column_millis(clock.now()));
-            let mut desk = Desk { connection: &mut link.connection, statements: &self.statements, now };
+            let mut desk = Desk { line: &mut link.line, statements: &self.statements, now };
             let fault = match within(self.timeout, desk.run(op)).await {
                 Ok(result) => return result.map_err(CallError::Refused),
                 Err(fault) => fault,
@@ -290,7 +291,7 @@ impl Worker {
 
     async fn ping(&mut self) {
         if let Some(link) = &mut self.link
-            && let Err(fault) = within(self.timeout, link.connection.ping()).await
+            && let Err(fault) = within(self.timeout, link.line.connection.ping()).await
         {
             self.lose(&fault);
         }
@@ -384,18 +385,17 @@ impl Worker {
     }
 }
 
-pub(crate) async fn fetch(
-    connection: &mut MySqlConnection,
-    statements: &Statements,
-    loads: &[Read],
-) -> sqlx::Result<Vec<MySqlRow>> {
+pub(crate) async fn fetch(line: &mut Line, statements: &Statements, loads: &[Read]) -> sqlx::Result<Vec<MySqlRow>> {
     let (text, places) = match loads.len() {
         1 => (&statements.load, 1),
-        2..=8 => (&statements.load_8, 8),
+        2..=4 => (&statements.load_4, 4),
+        5..=12 => (&statements.load_12, 12),
         _ => (&statements.load_32, MOST),
     };
+    let number = line.number();
     let ids = loads.iter().map(|read| Some(read.id.as_bytes().as_slice())).chain(std::iter::repeat(None));
-    ids.take(places).fold(query(text.clone()), Query::bind).fetch_all(connection).await
+    let statement = ids.take(places).fold(query(text.clone()).bind(number), Query::bind);
+    line.rows(number, statement, places).await
 }
 
 /// The result, unless the server takes too long for it.
