@@ -1,8 +1,9 @@
 //! Wrappers around a store, one idea each.
 //!
 //! The outermost comes first when a request goes down: observe ▸ fallback ▸ cache ▸ retry ▸ timeout ▸
-//! encrypt ▸ store. This release has [observe](ObserveLayer) and [timeout](TimeoutLayer); the others
-//! come later. Order matters, and the wrong one compiles:
+//! encrypt ▸ epoch ▸ store. This release has [observe](ObserveLayer), [timeout](TimeoutLayer) and
+//! [epoch](EpochLayer), which keeps the ends of sessions that its store may forget; the others come
+//! later. Order matters, and the wrong one compiles:
 //!
 //! ```
 //! use std::{sync::Arc, time::Duration};
