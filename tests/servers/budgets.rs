@@ -1,4 +1,4 @@
-//! How often a store asks its server, counted on the wire.
+//! How often a store asks its server, counted on the wire and by the server.
 //!
 //! A sign-in of an anonymous visitor moves the session to the slot of its owner, which on a cluster
 //! takes three round trips; everywhere else it is one, as every other verb is on a cluster too.
@@ -62,6 +62,17 @@ mod postgres {
     async fn a_request_that_reads_makes_one_round_trip_and_one_that_writes_makes_two() {
         requests_keep_to_the_budget(Server::Postgres, Protocol::Postgres).await;
     }
+
+    /// The server's own log, of a server that nobody else uses.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_server_logs_one_statement_for_each_verb() {
+        let start = || cloakroom_services::Postgres::builder().log_statements().start();
+        let server = tokio::task::spawn_blocking(start).await.unwrap().unwrap();
+        counted_by_the_server(&Place::at(Server::Postgres, &server.url()), || {
+            server.process().log().lines().filter(|line| line.contains(" execute ")).count()
+        })
+        .await;
+    }
 }
 
 mod mariadb {
@@ -75,6 +86,28 @@ mod mariadb {
     #[tokio::test]
     async fn a_request_that_reads_makes_one_round_trip_and_one_that_writes_makes_two() {
         requests_keep_to_the_budget(Server::MariaDb, Protocol::MySql).await;
+    }
+
+    /// The server's own account, of a server that nobody else uses.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_server_counts_one_statement_for_each_verb() {
+        let server = tokio::task::spawn_blocking(cloakroom_services::MariaDb::start).await.unwrap().unwrap();
+        counted_by_the_server(&Place::at(Server::MariaDb, &server.url()), || {
+            let counted = server.sql("SHOW GLOBAL STATUS LIKE 'Com_stmt_execute'").unwrap();
+            counted.split_whitespace().last().unwrap().parse().unwrap()
+        })
+        .await;
+    }
+}
+
+/// `executed` says how many statements the server has run so far.
+async fn counted_by_the_server(place: &Place, executed: impl Fn() -> usize) {
+    let store = place.open(None).await;
+    for act in Act::ALL {
+        let case = Case::new(act, 0, &*store).await;
+        let before = executed();
+        assert_eq!(case.run(&*store).await.unwrap(), Said::Right, "{act:?}");
+        assert_eq!(executed() - before, 1, "{act:?}");
     }
 }
 

@@ -8,6 +8,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::print_stderr,
     reason = "clippy takes only functions marked as tests for tests, and helpers are most of this crate"
 )]
 
