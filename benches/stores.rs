@@ -3,7 +3,10 @@
 //! ```text
 //! cargo bench -p cloakroom-benches --bench stores             all servers, started for the run
 //! cargo bench -p cloakroom-benches --bench stores -- redis    one of: redis, postgres, mariadb
+//! cargo bench -p cloakroom-benches --bench stores -- redis load update 200 64
 //! ```
+//!
+//! The last measures only these calls, records of this size and this number of tasks.
 //!
 //! A ratio over 1 means that the store is faster than the raw client used as most people use it:
 //! commands on one multiplexed connection (Redis), statements through a pool (sqlx), prepared
@@ -42,6 +45,8 @@ const SESSIONS: u64 = 10_000;
 /// How long one cell of the table is measured, after a tenth of it to warm up.
 const SPAN: Duration = Duration::from_millis(1000);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// A value that does not compress, as the records of real sessions do not.
+static DIGITS: LazyLock<Vec<u8>> = LazyLock::new(|| (1..=4096).map(|n| b'0' + (mix(n) % 10) as u8).collect());
 static BEGAN: LazyLock<SystemTime> = LazyLock::new(|| SystemClock.now());
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -100,11 +105,11 @@ impl Seat {
     fn record(&self) -> Record {
         let mut handle = [0; Handle::LEN];
         handle[2..].copy_from_slice(&mix(self.number).to_be_bytes());
-        let json = vec![b'1'; self.size - 110];
+        let json = &DIGITS[..self.size - 110];
         // An update must not change when a session began.
         Record::new(Handle::from_bytes(handle), *BEGAN, DAY, 7 * DAY).with_values([Value {
             key: "key",
-            encoded: &json,
+            encoded: json,
             expires: 0,
         }])
     }
@@ -375,11 +380,26 @@ fn budget(server: &str, call: Call, tasks: u64, raw: &str) -> Option<f64> {
     listed.map(|budget| budget.least).or(alone.then_some(ALONE))
 }
 
+const SERVERS: [&str; 3] = ["redis", "postgres", "mariadb"];
+const SIZES: [usize; 2] = [200, 4096];
+const TASKS: [u64; 3] = [1, 64, 512];
+
+/// What was named on the command line.
+struct Wanted(Vec<String>);
+
+impl Wanted {
+    /// Whether this one was named, or none of its kind was.
+    fn wants(&self, kind: &[impl ToString], one: impl ToString) -> bool {
+        let named = |one: &dyn ToString| self.0.contains(&one.to_string());
+        named(&one) || !kind.iter().any(|other| named(other))
+    }
+}
+
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Done {
     // cargo adds an option of its own.
-    let wanted: Vec<_> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
-    let wants = |server: &str| wanted.is_empty() || wanted.iter().any(|name| name == server);
+    let wanted = Wanted(std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect());
+    let wants = |server: &str| wanted.wants(&SERVERS, server);
     println!(
         "| server | record | tasks | call | store, calls/s | p50 | p99 | raw client | raw, calls/s | ratio | budget |"
     );
@@ -389,7 +409,7 @@ async fn main() -> Done {
         let client = redis::Client::open(server.url())?;
         let raw = RawRedis(client.get_multiplexed_async_connection().await?);
         let store = RedisOptions::new(&server.url())?.open().await?;
-        compare("redis", Arc::new(Store(Arc::new(store))), &[(MULTIPLEXED, Arc::new(raw))]).await?;
+        compare("redis", &wanted, Arc::new(Store(Arc::new(store))), &[(MULTIPLEXED, Arc::new(raw))]).await?;
     }
     if wants("postgres") {
         let server = Postgres::start()?;
@@ -400,7 +420,7 @@ async fn main() -> Done {
         let pipelined = RawPipelined::connect(&server.url()).await?;
         let store = PostgresOptions::new(&server.url())?.open().await?;
         let raw: [(_, Arc<dyn Subject>); 2] = [(POOL, Arc::new(RawPgPool(pool))), (PIPELINED, Arc::new(pipelined))];
-        compare("postgres", Arc::new(Store(Arc::new(store))), &raw).await?;
+        compare("postgres", &wanted, Arc::new(Store(Arc::new(store))), &raw).await?;
     }
     if wants("mariadb") {
         let server = MariaDb::start()?;
@@ -409,13 +429,18 @@ async fn main() -> Done {
             sqlx::query(statement).execute(&pool).await?;
         }
         let store = MySqlOptions::new(&server.url())?.open().await?;
-        compare("mariadb", Arc::new(Store(Arc::new(store))), &[(POOL, Arc::new(RawMySqlPool(pool)))]).await?;
+        compare("mariadb", &wanted, Arc::new(Store(Arc::new(store))), &[(POOL, Arc::new(RawMySqlPool(pool)))]).await?;
     }
     Ok(())
 }
 
-async fn compare(server: &str, store: Arc<dyn Subject>, raw: &[(&'static str, Arc<dyn Subject>)]) -> Done {
-    for size in [200, 4096] {
+async fn compare(
+    server: &str,
+    wanted: &Wanted,
+    store: Arc<dyn Subject>,
+    raw: &[(&'static str, Arc<dyn Subject>)],
+) -> Done {
+    for size in SIZES.into_iter().filter(|size| wanted.wants(&SIZES, size)) {
         let seats = seats(size);
         fill(&store, &seats).await?;
         let mut beside = Vec::new();
@@ -424,8 +449,8 @@ async fn compare(server: &str, store: Arc<dyn Subject>, raw: &[(&'static str, Ar
             fill(subject, &seats).await?;
             beside.push((*name, subject, seats));
         }
-        for tasks in [1, 64, 512] {
-            for call in Call::ALL {
+        for tasks in TASKS.into_iter().filter(|tasks| wanted.wants(&TASKS, tasks)) {
+            for call in Call::ALL.into_iter().filter(|call| wanted.wants(&Call::ALL.map(Call::name), call.name())) {
                 let ours = measure(&store, &seats, call, tasks).await?;
                 for (name, subject, seats) in &beside {
                     let theirs = measure(subject, seats, call, tasks).await?;

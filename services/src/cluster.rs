@@ -144,8 +144,7 @@ impl Cluster {
                 return Err(Error::new(format!("{} nodes, {primaries} primaries among them", members.len())));
             }
             for member in members.iter().filter(|member| member.is_primary) {
-                let replication = member.node.command(&["INFO", "replication"])?;
-                if !replication.contains("state=online") {
+                if member.node.replicas_in_sync()? == 0 {
                     return Err(Error::new(format!("{} has no replica in sync", address(member.node))));
                 }
             }

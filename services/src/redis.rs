@@ -107,6 +107,18 @@ impl Redis {
         self.certificates.as_ref()
     }
 
+    /// How many replicas follow this server. One that says it is online is sent nothing before it has
+    /// acknowledged for the first time, up to a second later, and does not count until then.
+    ///
+    /// # Errors
+    ///
+    /// As [`command`](Self::command).
+    pub fn replicas_in_sync(&self) -> Result<usize> {
+        let replication = self.command(&["INFO", "replication"])?;
+        let acknowledged = |line: &str| line.split(',').any(|part| part.starts_with("offset=") && part != "offset=0");
+        Ok(replication.lines().filter(|line| line.contains("state=online") && acknowledged(line)).count())
+    }
+
     /// Runs one command as the user who may do everything, and returns what redis-cli prints.
     ///
     /// # Errors

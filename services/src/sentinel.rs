@@ -30,7 +30,7 @@ impl Sentinel {
             servers.push(replica.config(format!("replicaof 127.0.0.1 {}", servers[0].port())).start()?);
         }
         // A Sentinel asks for replicas when it starts, and then every ten seconds.
-        poll(|| match servers[0].command(&["INFO", "replication"])?.matches("state=online").count() {
+        poll(|| match servers[0].replicas_in_sync()? {
             2 => Ok(()),
             online => Err(Error::new(format!("{online} of 2 replicas are in sync"))),
         })?;
@@ -110,7 +110,7 @@ impl Sentinel {
     /// When that takes longer than a minute.
     pub fn await_stable(&self) -> Result<()> {
         poll(|| {
-            let online = self.primary()?.command(&["INFO", "replication"])?.matches("state=online").count();
+            let online = self.primary()?.replicas_in_sync()?;
             if online != 2 {
                 return Err(Error::new(format!("{online} of 2 replicas are in sync")));
             }

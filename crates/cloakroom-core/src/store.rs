@@ -48,7 +48,8 @@ pub trait SessionStore: fmt::Debug + fmt::Display + Send + Sync + 'static {
 
     /// Replaces the record if it is still at the expected revision. Never creates.
     ///
-    /// * [`Update::Conflict`] brings the current record in the same round trip.
+    /// * [`Update::Conflict`] brings the current record in the same call, for which a store may take a
+    ///   second round trip.
     /// * The owner of a record and its handle do not change in an update; only `renew` changes the owner.
     /// * An idle deadline that a touch has pushed further meanwhile is not pulled back.
     async fn update(&self, id: &SessionId, expected: Revision, record: &Record) -> Result<Update, StoreError>;

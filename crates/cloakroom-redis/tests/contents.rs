@@ -13,8 +13,8 @@ use cloakroom_core::{
 use cloakroom_redis::{RedisOptions, RedisStore};
 use cloakroom_services::Redis;
 use cloakroom_testkit::ManualClock;
-use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
+use redis::{AsyncCommands as _, AsyncConnectionConfig};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -35,7 +35,10 @@ impl Place {
         let clock = Arc::new(ManualClock::new());
         let options = RedisOptions::new(&server.url()).unwrap().with_prefix("shop:").unwrap();
         let store = options.with_clock(clock.clone()).open().await.unwrap();
-        let raw = redis::Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+        // A busy machine is no failure.
+        let patient = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
+        let client = redis::Client::open(server.url()).unwrap();
+        let raw = client.get_multiplexed_async_connection_with_config(&patient).await.unwrap();
         Self { _server: server, store, raw, clock }
     }
 
@@ -82,7 +85,9 @@ impl Place {
 
     async fn expires_in(&mut self, key: &[u8]) -> Duration {
         let milliseconds: i64 = self.raw.pttl(key).await.unwrap();
-        Duration::from_millis(u64::try_from(milliseconds).unwrap())
+        assert_ne!(milliseconds, -1, "{} has no time to live", key.escape_ascii());
+        // Below zero, it has gone since it was seen.
+        Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0))
     }
 }
 

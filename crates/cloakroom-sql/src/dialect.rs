@@ -471,7 +471,8 @@ pub(crate) mod postgres {
             AS i(id, handle, principal, created, last_seen, idle_deadline, absolute_deadline, record) \
         ORDER BY i.id ON CONFLICT (id) DO NOTHING RETURNING id";
 
-    /// The condition and the changes of an update, with the parameters of one record.
+    /// The condition and the changes of an update, with the parameters of one record. The handle is not
+    /// asked for by `=`, so that nobody looks for the row in its index.
     macro_rules! update {
         ($from:expr, $id:literal, $expected:literal, $last_seen:literal, $idle:literal, $absolute:literal,
             $record:literal, $handle:literal, $created:literal, $principal:literal, $old:literal, $now:literal) => {
@@ -505,7 +506,7 @@ pub(crate) mod postgres {
                 $now,
                 ") AND ",
                 $old,
-                ".handle = ",
+                ".handle IS NOT DISTINCT FROM ",
                 $handle,
                 " AND ",
                 $old,

@@ -107,7 +107,9 @@ impl Fixture for Redis {
             return false;
         }
         let client = redis::Client::open(self.url.as_str()).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        // A busy machine is no failure.
+        let patient = redis::AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
+        let mut connection = client.get_multiplexed_async_connection_with_config(&patient).await.unwrap();
         let pattern = format!("{}{{*", self.prefix);
         let keys: Vec<Vec<u8>> = redis::cmd("SCAN")
             .arg(0)

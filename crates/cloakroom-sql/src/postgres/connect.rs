@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::TryStreamExt as _;
 use futures_util::future::try_join_all;
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config, NoTls, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -83,23 +84,26 @@ impl Connector {
 }
 
 impl Session {
-    /// Whether statements are planned once, as the options of the connection say.
-    pub(crate) fn is_prepared(&self) -> bool {
-        !self.prepared.is_empty()
-    }
-
-    /// One statement, one round trip.
+    /// One statement, one round trip. Nothing where not as many rows came as the server says it sent.
     pub(crate) async fn query(
         &self,
         statement: Statement,
         parameters: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, tokio_postgres::Error> {
-        if let Some(prepared) = self.prepared.get(statement as usize) {
-            return self.client.query(prepared, parameters).await;
+    ) -> Result<Option<Vec<Row>>, tokio_postgres::Error> {
+        let parameters = parameters.iter().copied();
+        let stream = match self.prepared.get(statement as usize) {
+            Some(prepared) => self.client.query_raw(prepared, parameters).await?,
+            None => {
+                let typed = parameters.zip(statement.types().iter().cloned());
+                self.client.query_typed_raw(self.texts.of(statement), typed).await?
+            }
+        };
+        let mut stream = pin!(stream);
+        let mut rows = Vec::new();
+        while let Some(row) = stream.try_next().await? {
+            rows.push(row);
         }
-        let typed: Vec<(&(dyn ToSql + Sync), Type)> =
-            parameters.iter().copied().zip(statement.types().iter().cloned()).collect();
-        self.client.query_typed(self.texts.of(statement), &typed).await
+        Ok((stream.rows_affected() == u64::try_from(rows.len()).ok()).then_some(rows))
     }
 }
 

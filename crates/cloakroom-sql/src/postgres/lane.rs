@@ -109,7 +109,7 @@ impl Lane {
                 if refused_quickly && Instant::now() >= earliest && self.connect().await.is_ok() {
                     return Next::Work(jobs);
                 }
-                pack(jobs).into_iter().for_each(|parcel| parcel.fail(&fault));
+                pack(jobs, self.connector.prepared).into_iter().for_each(|parcel| parcel.fail(&fault));
             }
         }
     }
@@ -132,7 +132,7 @@ impl Lane {
 
     /// Does all of it, and answers each.
     async fn serve(&mut self, jobs: Vec<Job>) {
-        let mut parcels = pack(jobs);
+        let mut parcels = pack(jobs, self.connector.prepared);
         let mut reconnected = false;
         for repeat in 0..REPEATS {
             if self.connection.is_none() {
@@ -176,7 +176,11 @@ impl Lane {
             while let Some((place, result)) = sent.next().await {
                 let Some(parcel) = waiting[place].take().and_then(Arc::into_inner) else { continue };
                 match result {
-                    Ok(rows) => match parcel.answer(rows) {
+                    Ok(None) => {
+                        lost = true;
+                        parcel.fail(&Fault::absurd(server, "fewer rows than it sent"));
+                    }
+                    Ok(Some(rows)) => match parcel.answer(rows) {
                         Ok(overtaken) => again.extend(overtaken),
                         Err((parcel, error)) => {
                             lost = true;
