@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use cloakroom_core::{Exchange, Finish, Handle, MemoryStore, Session, SessionStore};
+use cloakroom_core::{Exchange, Handle, MemoryStore, Session, SessionStore};
 use cloakroom_sql::{SqliteOptions, Synchronous};
 use cloakroom_testkit::ManualClock;
 use tokio::runtime::Runtime;
 
 use crate::place::{Place, Server};
-use crate::setup::{Kind, Request, Stack, World, Yielding, Yields, principal, token_of};
+use crate::setup::{Finish, Kind, Request, Stack, World, Yielding, Yields, principal, token_of};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const TWO_MINUTES: Duration = Duration::from_secs(120);

@@ -1,143 +1,18 @@
-//! A browser's way through an application on axum, over real sockets.
+//! A browser's way through an application, over real sockets.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::Path;
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
-use axum::routing::{get, post};
-use cloakroom_axum::{LazySession, ReadSession, Session, SessionError, SessionLayer};
-use cloakroom_core::{CookieSettings, Manager, Page};
 use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
+use crate::apps::{Adapter, admin_cookie, with_admins};
 use crate::setup::{World, on_every_backend, on_every_store};
-
-struct Admin;
-
-fn app(manager: &Arc<Manager>, admins: &Arc<Manager>) -> Router {
-    Router::new()
-        .route("/cart", get(async |session: Session| cart(&session)))
-        .route(
-            "/cart/{article}",
-            post(async |session: Session, Path(article): Path<u32>| {
-                session.modify("cart", move |cart: &mut Vec<u32>| cart.push(article))?;
-                cart(&session)
-            }),
-        )
-        .route(
-            "/login/{name}",
-            post(async |session: Session, Path(name): Path<String>| {
-                session.login(name.as_str()).map_err(SessionError::from)
-            }),
-        )
-        .route(
-            "/remember",
-            post(async |session: Session| {
-                session.persist(std::time::Duration::from_secs(3600)).map_err(SessionError::from)
-            }),
-        )
-        .route(
-            "/who",
-            get(async |session: ReadSession| {
-                session.principal().map_or("nobody".to_owned(), |who| who.as_str().to_owned())
-            }),
-        )
-        .route("/logout", post(async |session: Session| session.logout().map_err(SessionError::from)))
-        .route(
-            "/logout-everywhere",
-            post(async |session: Session| session.logout_everywhere().await.map_err(SessionError::from)),
-        )
-        .route(
-            "/devices",
-            get(async |session: Session| {
-                let listing = session.list(Page::FIRST).await?;
-                Ok::<_, SessionError>(
-                    listing.sessions.iter().map(|one| format!("{}\n", one.handle)).collect::<String>(),
-                )
-            }),
-        )
-        .route(
-            "/handle",
-            get(async |session: ReadSession| session.handle().map_or(String::new(), |handle| handle.to_string())),
-        )
-        .route(
-            "/revoke/{handle}",
-            post(async |session: Session, Path(handle): Path<String>| {
-                let handle = handle.parse().map_err(|_| StatusCode::BAD_REQUEST.into_response())?;
-                session
-                    .revoke(handle)
-                    .await
-                    .map(|ended| ended.to_string())
-                    .map_err(|error| SessionError::from(error).into_response())
-            }),
-        )
-        .route(
-            "/flash",
-            post(async |session: Session| session.flash("info", "Hello.").map_err(SessionError::from)).get(
-                async |session: Session| {
-                    let flashes = session.take_flashes()?;
-                    Ok::<_, SessionError>(flashes.into_iter().map(|flash| flash.text).collect::<String>())
-                },
-            ),
-        )
-        .route(
-            "/form",
-            get(async |session: Session| session.csrf_token().map_err(SessionError::from)).post(
-                async |session: Session, token: String| {
-                    if session.verify_csrf(&token) { StatusCode::OK } else { StatusCode::FORBIDDEN }
-                },
-            ),
-        )
-        .route(
-            "/fail",
-            post(async |session: Session| {
-                session.set("cart", vec![0])?;
-                Ok::<_, SessionError>(StatusCode::INTERNAL_SERVER_ERROR)
-            }),
-        )
-        .route("/panic", post(panicking))
-        .route(
-            "/public",
-            get(async |session: Session| {
-                drop(session.contains("cart"));
-                ([(header::CACHE_CONTROL, "public, max-age=60")], "")
-            }),
-        )
-        .route("/plain", get(async || "plain"))
-        .route("/lazy", get(async |_session: LazySession| "unread"))
-        .route(
-            "/admin",
-            post(async |admin: Session<Admin>| admin.login("root").map_err(SessionError::from)).get(
-                async |admin: ReadSession<Admin>| {
-                    admin.principal().map_or("nobody".to_owned(), |who| who.as_str().to_owned())
-                },
-            ),
-        )
-        .layer(SessionLayer::named::<Admin>(admins.clone()))
-        .layer(SessionLayer::new(manager.clone()))
-}
-
-fn cart(session: &Session) -> Result<String, SessionError> {
-    Ok(format!("{:?}", session.get::<Vec<u32>>("cart")?.unwrap_or_default()))
-}
-
-async fn panicking(session: Session) -> StatusCode {
-    drop(session.set("cart", vec![0]));
-    panic!("on purpose")
-}
 
 /// Serves the application, and gives its address.
 async fn serve(world: &World) -> SocketAddr {
-    let admins = world.builder().cookie(CookieSettings::new().with_name("__Host-admin")).build().unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let app = app(&world.manager, &admins);
-    tokio::spawn(async move { axum::serve(listener, app).await });
-    address
+    let admins = world.builder().cookie(admin_cookie()).build().unwrap();
+    with_admins(&world.manager, &admins).await
 }
 
 /// An HTTP client with a cookie jar.
@@ -487,9 +362,13 @@ mod self_contained {
 
     #[tokio::test]
     async fn a_list_of_devices_is_refused_as_documented() {
-        let world = World::start(Kind::Sealed, Stack::Bare).await;
-        let mut client = Client::new(serve(&world).await);
-        client.post("/login/alice").await;
-        assert_eq!(client.get("/devices").await.status, 500);
+        for adapter in [Adapter::Axum, Adapter::Actix] {
+            World::run(adapter, Kind::Sealed, Stack::Bare, async |world| {
+                let mut client = Client::new(serve(&world).await);
+                client.post("/login/alice").await;
+                assert_eq!(client.get("/devices").await.status, 500);
+            })
+            .await;
+        }
     }
 }

@@ -9,12 +9,14 @@
     reason = "clippy takes only functions marked as tests for tests, and helpers are most of this crate"
 )]
 
+mod apps;
 mod attacks;
 mod cancellation;
 mod concurrency;
 mod faults;
 mod interleavings;
 mod journey;
+mod parity;
 #[path = "../common/place.rs"]
 mod place;
 mod setup;

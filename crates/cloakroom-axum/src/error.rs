@@ -63,7 +63,7 @@ impl Error for SessionError {
 
 impl IntoResponse for SessionError {
     fn into_response(self) -> Response {
-        log(&self.0);
+        self.0.log();
         response(&self.0)
     }
 }
@@ -77,29 +77,4 @@ pub(crate) fn response(error: &cloakroom_core::SessionError) -> Response {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(Exchange::RETRY_AFTER));
     }
     response
-}
-
-/// What the operator must know.
-pub(crate) fn log(error: &cloakroom_core::SessionError) {
-    let (kind, chain) = (error.kind(), Chain(error));
-    if error.status() >= 500 {
-        tracing::error!(target: "cloakroom", ?kind, error = %chain, "session_error");
-    } else {
-        tracing::debug!(target: "cloakroom", ?kind, error = %chain, "session_error");
-    }
-}
-
-/// An error and what caused it, in one line.
-struct Chain<'a>(&'a dyn Error);
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
-    }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use axum::response::{IntoResponse, Response};
-use cloakroom_core::{Exchange, Finish, Outcome};
+use cloakroom_core::{Exchange, Finish, Outcome, SessionError};
 use pin_project_lite::pin_project;
 
 use crate::{error, headers};
@@ -97,16 +97,14 @@ where
 impl<E> Ended<E> {
     fn outcome(&self) -> Outcome {
         match self {
-            Self::Returned(Ok(response)) => {
-                Outcome::Answered { status: response.status().as_u16(), public: headers::is_public(response.headers()) }
-            }
+            Self::Returned(Ok(response)) => headers::outcome(response),
             // Some layer further out makes a response of it, without our cookie.
             Self::Returned(Err(_)) | Self::Panicked(_) => Outcome::Lost,
         }
     }
 
     fn finished(mut self, mut finish: Finish) -> Self {
-        let failed = finish.error.take().inspect(error::log);
+        let failed = finish.error.take().inspect(SessionError::log);
         if let Self::Returned(Ok(response)) = &mut self {
             if let Some(error) = failed {
                 *response = error::response(&error);

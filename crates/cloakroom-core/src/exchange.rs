@@ -1,5 +1,6 @@
 //! One request and its response, for adapters: headers in, headers out, and nothing decided elsewhere.
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -56,6 +57,29 @@ pub struct Finish {
     pub error: Option<SessionError>,
 }
 
+impl Outcome {
+    /// With a response of this status and these `Cache-Control` lines.
+    pub fn answered<'a>(status: u16, cache_control: impl Iterator<Item = &'a [u8]>) -> Self {
+        let public = members(cache_control).any(|directive| {
+            let name = directive.split_once('=').map_or(directive, |(name, _)| name.trim_end());
+            name.eq_ignore_ascii_case("public") || name.eq_ignore_ascii_case("s-maxage")
+        });
+        Self::Answered { status, public }
+    }
+}
+
+impl Finish {
+    /// Whether `Vary: Cookie` has to be added to a response with these `Vary` lines.
+    pub fn adds_vary<'a>(&self, vary: impl Iterator<Item = &'a [u8]>) -> bool {
+        self.vary_cookie && !members(vary).any(|name| name == "*" || name.eq_ignore_ascii_case("cookie"))
+    }
+}
+
+/// The members of a list header, over all its lines.
+fn members<'a>(lines: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = &'a str> {
+    lines.filter_map(|line| std::str::from_utf8(line).ok()).flat_map(|line| line.split(',')).map(str::trim)
+}
+
 impl Exchange {
     /// Seconds that a client is asked to wait when the store is out of reach.
     pub const RETRY_AFTER: u32 = 5;
@@ -103,6 +127,11 @@ impl Exchange {
         client: impl FnOnce() -> Client,
     ) -> Result<ReadSession, SessionError> {
         Ok(ReadSession::new(self.open(cookies, client).await?.clone()))
+    }
+
+    /// The session if somebody has opened it already, to read from only: for code that cannot wait.
+    pub fn opened(&self) -> Option<ReadSession> {
+        self.session.get().cloned().map(ReadSession::new)
     }
 
     async fn open<'a>(
@@ -216,5 +245,31 @@ impl SessionError {
             self.kind(),
             SessionErrorKind::Unavailable | SessionErrorKind::NotCommitted | SessionErrorKind::Contended
         )
+    }
+
+    /// For adapters: tells the operator what the client is not told, as `ERROR` where it is the
+    /// server's fault and as `DEBUG` where it is the client's.
+    pub fn log(&self) {
+        let (kind, chain) = (self.kind(), Chain(self));
+        if self.status() >= 500 {
+            tracing::error!(target: "cloakroom", ?kind, error = %chain, "session_error");
+        } else {
+            tracing::debug!(target: "cloakroom", ?kind, error = %chain, "session_error");
+        }
+    }
+}
+
+/// An error and what caused it, in one line.
+struct Chain<'a>(&'a dyn StdError);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
     }
 }

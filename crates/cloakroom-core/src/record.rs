@@ -112,6 +112,12 @@ impl Client {
         Self { user_agent, address }
     }
 
+    /// For adapters: of a request with this `User-Agent` header, over a connection from this address.
+    #[must_use]
+    pub fn of_request(user_agent: Option<&[u8]>, peer: Option<IpAddr>) -> Self {
+        Self::new(user_agent.and_then(|text| std::str::from_utf8(text).ok()), peer.map(|peer| peer.to_canonical()))
+    }
+
     /// What the browser calls itself.
     #[must_use]
     pub fn user_agent(&self) -> Option<&str> {

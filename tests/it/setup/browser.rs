@@ -1,6 +1,11 @@
 use std::sync::{Arc, Mutex};
 
-use cloakroom_core::{Client, Exchange, Finish, Manager, Outcome, Session, SessionError, SessionErrorKind};
+use cloakroom_core::{Client, Exchange, Manager, Outcome, Session, SessionErrorKind};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+use crate::apps::{HANDLED, Refused, VISIT, address, announce, last_failure};
 
 /// A browser with a cookie jar. It checks every `Set-Cookie` that it is sent, as real ones do and more.
 #[derive(Clone)]
@@ -11,10 +16,37 @@ pub(crate) struct Browser {
     issued: Arc<Mutex<Vec<String>>>,
 }
 
-/// A request that is under way.
+/// A request whose handler is the test: through the adapter that the test runs with, over a socket.
 pub(crate) struct Request {
     pub(crate) session: Session,
-    exchange: Exchange,
+    way: Mutex<Option<Way>>,
+}
+
+enum Way {
+    /// For tests that go through no adapter.
+    Core(Exchange),
+    Wire {
+        end: oneshot::Sender<Outcome>,
+        connection: TcpStream,
+    },
+}
+
+/// What the response says.
+#[derive(Debug, Default)]
+pub(crate) struct Finish {
+    pub(crate) set_cookie: Option<String>,
+    pub(crate) vary_cookie: bool,
+    pub(crate) no_store: bool,
+    pub(crate) warning: Option<String>,
+    /// Why the handler's response did not leave.
+    pub(crate) error: Option<Failure>,
+}
+
+/// A commit that failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    kind: SessionErrorKind,
+    status: u16,
 }
 
 /// How a request went.
@@ -82,7 +114,7 @@ impl Browser {
         self.try_request().await.unwrap()
     }
 
-    pub(crate) async fn try_request(&self) -> Result<Request, SessionError> {
+    pub(crate) async fn try_request(&self) -> Result<Request, Refused> {
         let cookie = self.cookie_header();
         Request::open(&self.manager, cookie.iter().map(String::as_bytes)).await
     }
@@ -133,19 +165,136 @@ impl Request {
     pub(crate) async fn open<'a>(
         manager: &Arc<Manager>,
         cookies: impl Iterator<Item = &'a [u8]>,
-    ) -> Result<Self, SessionError> {
+    ) -> Result<Self, Refused> {
+        let cookies: Vec<&[u8]> = cookies.collect();
+        // Servers take the space off the ends, and the core must not need them to.
+        let trimmed = cookies.iter().any(|cookie| cookie.trim_ascii() != *cookie);
+        let address = address(manager).await.filter(|_| !trimmed);
+        let Some(address) = address else { return Self::in_core(manager, &cookies).await };
+        let (number, visit) = announce();
+        let mut request =
+            format!("GET /visit HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{VISIT}: {number}\r\n")
+                .into_bytes();
+        request.extend(b"user-agent: Browser/1.0\r\n");
+        for cookie in &cookies {
+            request.extend([b"cookie: ", *cookie, b"\r\n"].concat());
+        }
+        request.extend(b"\r\n");
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        let sent = connection.write_all(&request).await;
+        tokio::select! {
+            biased;
+            visit = visit => match visit.unwrap() {
+                Ok((session, end)) => {
+                    let way = Mutex::new(Some(Way::Wire { end, connection }));
+                    Ok(Self { session, way })
+                }
+                Err(refused) => {
+                    let finish = receive(connection, Expected::Refusal(&refused)).await;
+                    assert!(finish.vary_cookie && finish.no_store && finish.set_cookie.is_none());
+                    Err(refused)
+                }
+            },
+            _ = connection.readable() => {
+                // Not HTTP: the server answers by itself, or hangs up. The core must stand it all the same.
+                assert!(sent.is_err() || !cookies.iter().all(|cookie| is_transportable(cookie)), "{cookies:?}");
+                Self::in_core(manager, &cookies).await
+            }
+        }
+    }
+
+    /// Past the adapter.
+    pub(crate) async fn in_core(manager: &Arc<Manager>, cookies: &[&[u8]]) -> Result<Self, Refused> {
         let exchange = Exchange::new(manager.clone());
         let client = || Client::new(Some("Browser/1.0"), None);
-        let session = exchange.session(cookies, client).await?;
-        Ok(Self { session, exchange })
+        let session = exchange.session(cookies.iter().copied(), client).await.map_err(|error| Refused::from(&error))?;
+        Ok(Self { session, way: Mutex::new(Some(Way::Core(exchange))) })
     }
 
     pub(crate) async fn finish(&self) -> Finish {
         self.finish_with(OK).await
     }
 
+    /// Ends the handler so, and takes in the response.
     pub(crate) async fn finish_with(&self, outcome: Outcome) -> Finish {
-        self.exchange.finish(outcome).await
+        let way = self.way.lock().unwrap().take().expect("a request ends once");
+        match way {
+            Way::Core(exchange) => exchange.finish(outcome).await.into(),
+            Way::Wire { end, connection } => {
+                assert!(end.send(outcome).is_ok(), "the handler was dropped");
+                let expected = if outcome == Outcome::Lost { Expected::Nothing } else { Expected::Response };
+                receive(connection, expected).await
+            }
+        }
+    }
+}
+
+/// Whether HTTP can carry it and servers take it.
+fn is_transportable(header: &[u8]) -> bool {
+    header.len() <= 64 * 1024 && header.iter().all(|byte| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f))
+}
+
+enum Expected<'a> {
+    Response,
+    /// The handler got no session.
+    Refusal(&'a Refused),
+    /// The handler panicked.
+    Nothing,
+}
+
+/// Reads the response to its end.
+async fn receive(mut connection: TcpStream, expected: Expected<'_>) -> Finish {
+    let mut response = Vec::new();
+    connection.read_to_end(&mut response).await.unwrap();
+    let response = String::from_utf8(response).unwrap();
+    if matches!(expected, Expected::Nothing) {
+        assert_eq!(response, "");
+        return Finish::default();
+    }
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
+    let (status, fields) = head.split_once("\r\n").unwrap();
+    let fields: Vec<(&str, &str)> = fields.lines().map(|line| line.split_once(": ").unwrap_or((line, ""))).collect();
+    let only = |name: &str| {
+        let mut values = fields.iter().filter(|(known, _)| *known == name).map(|(_, value)| *value);
+        let value = values.next();
+        assert_eq!(values.next(), None, "{name} twice");
+        value
+    };
+    let status = status.split(' ').nth(1).unwrap().parse().unwrap();
+    // Headers without a value may come with or without the space behind the colon.
+    let handled = fields.iter().any(|(name, _)| name.trim_end_matches(':') == HANDLED);
+    assert_eq!(body, "", "the handler has no body and an error tells nothing");
+    assert!(only("vary").is_none_or(|vary| vary == "Cookie"));
+    Finish {
+        set_cookie: only("set-cookie").map(str::to_owned),
+        vary_cookie: only("vary").is_some(),
+        no_store: only("cache-control") == Some("no-store"),
+        warning: only("x-session-warning").map(str::to_owned),
+        error: (!handled).then(|| match expected {
+            Expected::Refusal(refused) => {
+                assert_eq!(refused.status(), status);
+                Failure { kind: refused.kind(), status }
+            }
+            Expected::Response | Expected::Nothing => Failure { kind: last_failure(), status },
+        }),
+    }
+}
+
+impl From<cloakroom_core::Finish> for Finish {
+    fn from(finish: cloakroom_core::Finish) -> Self {
+        let cloakroom_core::Finish { set_cookie, vary_cookie, no_store, warning, error } = finish;
+        let error = error.map(|error| Failure { kind: error.kind(), status: error.status() });
+        Self { set_cookie, vary_cookie, no_store, warning: warning.map(str::to_owned), error }
+    }
+}
+
+impl Failure {
+    pub(crate) const fn kind(&self) -> SessionErrorKind {
+        self.kind
+    }
+
+    pub(crate) const fn status(&self) -> u16 {
+        self.status
     }
 }
 
@@ -161,6 +310,6 @@ impl<R> Reply<R> {
     }
 
     pub(crate) fn error(&self) -> Option<SessionErrorKind> {
-        self.finish.error.as_ref().map(SessionError::kind)
+        self.finish.error.as_ref().map(Failure::kind)
     }
 }

@@ -5,37 +5,60 @@ mod events;
 mod world;
 mod yielding;
 
-pub(crate) use browser::{Browser, OK, Reply, Request, token_of};
+pub(crate) use browser::{Browser, Finish, OK, Reply, Request, token_of};
 pub(crate) use events::Recorder;
 pub(crate) use world::{Kind, Stack, World, key, principal, ring};
 pub(crate) use yielding::{Yielding, Yields};
 
-/// Runs each of these tests, `async fn(World)`, on every backend, bare and under its layers, as
-/// `memory::bare::name` and so on. Layers do not know which server they are around, so where several
-/// forms of one server differ only in how it is reached, one of them has layers.
+/// Runs each of these tests, `async fn(World)`, through every adapter, on every backend, bare and under its
+/// layers, as `axum::memory::bare::name` and so on. Layers do not know which server they are around, so where
+/// several forms of one server differ only in how it is reached, one of them has layers.
 macro_rules! on_every_backend {
     ($($test:ident),* $(,)?) => {
-        $crate::setup::on_every_backend!(@ sealed Sealed [$($test)*]);
-        $crate::setup::on_every_store!($($test),*);
+        $crate::setup::on_every_backend!(@ every axum Axum [$($test)*]);
+        $crate::setup::on_every_backend!(@ every actix Actix [$($test)*]);
     };
-    (@ $module:ident $kind:ident [$($test:ident)*]) => {
+    (@ every $module:ident $adapter:ident [$($test:ident)*]) => {
         mod $module {
-            $crate::setup::on_every_backend!(@@ bare Bare $kind [$($test)*]);
-            $crate::setup::on_every_backend!(@@ layered Layered $kind [$($test)*]);
+            $crate::setup::on_every_backend!(@ both sealed Sealed $adapter [$($test)*]);
+            $crate::setup::on_every_backend!(@ stores $adapter [$($test)*]);
         }
     };
-    (@bare $module:ident $kind:ident [$($test:ident)*]) => {
+    (@ store $module:ident $adapter:ident [$($test:ident)*]) => {
         mod $module {
-            $crate::setup::on_every_backend!(@@ bare Bare $kind [$($test)*]);
+            $crate::setup::on_every_backend!(@ stores $adapter [$($test)*]);
         }
     };
-    (@@ $module:ident $stack:ident $kind:ident [$($test:ident)*]) => {
+    (@ stores $adapter:ident [$($test:ident)*]) => {
+        $crate::setup::on_every_backend!(@ both memory Memory $adapter [$($test)*]);
+        $crate::setup::on_every_backend!(@ both sqlite Sqlite $adapter [$($test)*]);
+        $crate::setup::on_every_backend!(@ both redis Redis $adapter [$($test)*]);
+        $crate::setup::on_every_backend!(@ one sentinel Sentinel $adapter [$($test)*]);
+        $crate::setup::on_every_backend!(@ one cluster Cluster $adapter [$($test)*]);
+        $crate::setup::on_every_backend!(@ one redis_tls RedisTls $adapter [$($test)*]);
+        $crate::setup::on_every_backend!(@ both postgres Postgres $adapter [$($test)*]);
+        $crate::setup::on_every_backend!(@ one pgbouncer PgBouncer $adapter [$($test)*]);
+        $crate::setup::on_every_backend!(@ both mariadb MariaDb $adapter [$($test)*]);
+    };
+    (@ both $module:ident $kind:ident $adapter:ident [$($test:ident)*]) => {
+        mod $module {
+            $crate::setup::on_every_backend!(@ stack bare Bare $kind $adapter [$($test)*]);
+            $crate::setup::on_every_backend!(@ stack layered Layered $kind $adapter [$($test)*]);
+        }
+    };
+    (@ one $module:ident $kind:ident $adapter:ident [$($test:ident)*]) => {
+        mod $module {
+            $crate::setup::on_every_backend!(@ stack bare Bare $kind $adapter [$($test)*]);
+        }
+    };
+    (@ stack $module:ident $stack:ident $kind:ident $adapter:ident [$($test:ident)*]) => {
         mod $module {
             $(
                 #[tokio::test]
                 async fn $test() {
+                    use $crate::apps::Adapter;
                     use $crate::setup::{Kind, Stack, World};
-                    World::run(Kind::$kind, Stack::$stack, super::super::$test).await;
+                    World::run(Adapter::$adapter, Kind::$kind, Stack::$stack, super::super::super::$test).await;
                 }
             )*
         }
@@ -46,15 +69,8 @@ pub(crate) use on_every_backend;
 /// The same on the backends that keep sessions on the server.
 macro_rules! on_every_store {
     ($($test:ident),* $(,)?) => {
-        $crate::setup::on_every_backend!(@ memory Memory [$($test)*]);
-        $crate::setup::on_every_backend!(@ sqlite Sqlite [$($test)*]);
-        $crate::setup::on_every_backend!(@ redis Redis [$($test)*]);
-        $crate::setup::on_every_backend!(@bare sentinel Sentinel [$($test)*]);
-        $crate::setup::on_every_backend!(@bare cluster Cluster [$($test)*]);
-        $crate::setup::on_every_backend!(@bare redis_tls RedisTls [$($test)*]);
-        $crate::setup::on_every_backend!(@ postgres Postgres [$($test)*]);
-        $crate::setup::on_every_backend!(@bare pgbouncer PgBouncer [$($test)*]);
-        $crate::setup::on_every_backend!(@ mariadb MariaDb [$($test)*]);
+        $crate::setup::on_every_backend!(@ store axum Axum [$($test)*]);
+        $crate::setup::on_every_backend!(@ store actix Actix [$($test)*]);
     };
 }
 pub(crate) use on_every_store;

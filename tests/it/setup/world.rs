@@ -12,6 +12,7 @@ use cloakroom_sql::{SqliteOptions, Synchronous};
 use cloakroom_testkit::{FaultyStore, ManualClock, SeededRandom};
 
 use super::{Browser, Recorder, Yielding, Yields};
+use crate::apps::{self, Adapter};
 use crate::place::{Place, Server};
 
 /// Where sessions live.
@@ -75,10 +76,10 @@ impl World {
     pub(crate) const TIMEOUT: Duration = Duration::from_secs(2);
 
     /// Runs a test in a world of its own, and leaves nothing of it on a server.
-    pub(crate) async fn run(kind: Kind, stack: Stack, test: impl AsyncFnOnce(Self)) {
+    pub(crate) async fn run(adapter: Adapter, kind: Kind, stack: Stack, test: impl AsyncFnOnce(Self)) {
         let world = Self::start(kind, stack).await;
         let place = world.place.clone();
-        test(world).await;
+        apps::through(adapter, world.events.clone(), test(world)).await;
         if let Some(place) = place {
             place.remove().await;
         }

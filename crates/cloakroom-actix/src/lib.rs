@@ -1,0 +1,59 @@
+//! [cloakroom](cloakroom_core) sessions for [actix-web](actix_web): a [middleware](SessionMiddleware) that
+//! translates headers, and the extractors. Everything that decides is in the core, the same for every framework.
+//!
+//! ```
+//! use actix_web::{App, HttpServer, web};
+//! use cloakroom_actix::{Session, SessionError, SessionMiddleware};
+//! use cloakroom_core::{Key, Manager};
+//!
+//! const VISITS: Key<u64> = Key::new("visits");
+//!
+//! async fn visit(session: Session) -> Result<String, SessionError> {
+//!     let visits = session.modify(VISITS, |visits| *visits += 1)?;
+//!     Ok(format!("visit {visits}"))
+//! }
+//!
+//! async fn serve(manager: std::sync::Arc<Manager>) -> std::io::Result<()> {
+//!     let sessions = SessionMiddleware::new(manager); // one for all workers
+//!     HttpServer::new(move || App::new().wrap(sessions.clone()).route("/", web::get().to(visit)))
+//!         .bind("127.0.0.1:3000")?
+//!         .run()
+//!         .await
+//! }
+//! ```
+//!
+//! What a handler takes says what it may do:
+//!
+//! | extractor | without a session | counts as activity | may change it |
+//! |---|---|---|---|
+//! | [`Session`] | an absent one, created by the first change | yes | yes |
+//! | [`OptionalSession`] | holds `None` | yes | yes |
+//! | [`ReadSession`] | an empty one | no | no |
+//! | [`LazySession`] | opened by [`load`](LazySession::load), if at all | once loaded | once loaded |
+//!
+//! Middlewares and guards, which hold a request and take no extractors, use [`SessionExt`].
+//!
+//! # What becomes of the response
+//!
+//! * Changes are written before its head leaves. Its body is not touched and may stream.
+//! * Where a handler opened the session, whatever through, the response gets `Vary: Cookie`.
+//! * It gets a `Set-Cookie` where the session was created, renewed or made persistent, where it has
+//!   ended, where a persistent one was touched, and where a self-contained one was changed or
+//!   touched. With it comes `Cache-Control: no-store` in place of what the handler said.
+//! * One that the handler marked `public` goes without the cookie of a touch, and stays public. Where
+//!   a token must go out or a cookie be removed, it gets the `Set-Cookie` and is public no longer.
+//! * Where writing failed, an empty response with the [error's](SessionError) status takes its place.
+//! * A handler that opened no session leaves it exactly as it is, for two allocations.
+
+mod error;
+mod ext;
+mod extract;
+mod future;
+mod headers;
+mod middleware;
+
+pub use error::SessionError;
+pub use ext::SessionExt;
+pub use extract::{LazySession, OptionalSession, ReadSession, Session};
+pub use future::SessionFuture;
+pub use middleware::{SessionMiddleware, SessionService};

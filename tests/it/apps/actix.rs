@@ -1,0 +1,150 @@
+use std::sync::Arc;
+
+use actix_http::{HttpService, KeepAlive};
+use actix_service::{Service as _, ServiceFactory as _, map_config};
+use actix_web::dev::AppConfig;
+use actix_web::http::header;
+use actix_web::web::{Path, get, post, resource};
+use actix_web::{App, HttpRequest, HttpResponse};
+use cloakroom_actix::{LazySession, ReadSession, Session, SessionError, SessionMiddleware};
+use cloakroom_core::{Manager, Outcome, Page};
+use tokio::net::TcpListener;
+
+use super::{Admin, HANDLED, VISIT, hand_over, refuse};
+
+/// What a worker of `HttpServer` does, on the test's own thread.
+pub(super) async fn serve(listener: TcpListener, manager: &Arc<Manager>, admins: &Arc<Manager>) {
+    let app = App::new()
+        .route("/visit", get().to(visit))
+        .route("/cart", get().to(async |session: Session| cart(&session)))
+        .route("/cart/{article}", post().to(add_to_cart))
+        .route("/login/{name}", post().to(log_in))
+        .route("/remember", post().to(remember))
+        .route("/who", get().to(async |session: ReadSession| name(session.principal())))
+        .route("/logout", post().to(async |session: Session| session.logout().map(done).map_err(SessionError::from)))
+        .route("/logout-everywhere", post().to(log_out_everywhere))
+        .route("/devices", get().to(devices))
+        .route("/handle", get().to(handle))
+        .route("/revoke/{handle}", post().to(revoke))
+        .service(resource("/flash").route(post().to(flash)).route(get().to(flashes)))
+        .service(resource("/form").route(get().to(form)).route(post().to(check_form)))
+        .route("/fail", post().to(fail))
+        .route("/panic", post().to(panicking))
+        .route("/public", get().to(public))
+        .route("/plain", get().to(async || "plain"))
+        .route("/lazy", get().to(async |_: LazySession| "unread"))
+        .service(
+            resource("/admin")
+                .route(post().to(log_in_as_admin))
+                .route(get().to(async |admin: ReadSession<Admin>| name(admin.principal()))),
+        )
+        .wrap(SessionMiddleware::named::<Admin>(admins.clone()))
+        .wrap(SessionMiddleware::new(manager.clone()));
+    let service = HttpService::build()
+        // No timers: tests that stop the clock would set them off.
+        .keep_alive(KeepAlive::Disabled)
+        .client_request_timeout(std::time::Duration::ZERO)
+        .h1(map_config(app, |()| AppConfig::default()))
+        .tcp();
+    let service = service.new_service(()).await.unwrap();
+    tokio::task::spawn_local(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::task::spawn_local(service.call(stream));
+        }
+    });
+}
+
+async fn visit(request: HttpRequest, session: Result<Session, SessionError>) -> Result<HttpResponse, SessionError> {
+    let number = request.headers().get(VISIT).unwrap().to_str().unwrap();
+    let session = session.inspect_err(|error| refuse(number, error))?;
+    Ok(match hand_over(number, session.into_inner()).await {
+        Outcome::Answered { status, public } => {
+            let mut response = HttpResponse::build(status.try_into().unwrap());
+            response.insert_header((HANDLED, ""));
+            if public {
+                response.insert_header((header::CACHE_CONTROL, "public"));
+            }
+            response.finish()
+        }
+        Outcome::Lost => std::panic::resume_unwind(Box::new("on purpose")),
+    })
+}
+
+fn done((): ()) -> HttpResponse {
+    HttpResponse::Ok().finish()
+}
+
+fn name(principal: Option<cloakroom_core::Principal>) -> String {
+    principal.map_or("nobody".to_owned(), |who| who.as_str().to_owned())
+}
+
+fn cart(session: &Session) -> Result<String, SessionError> {
+    Ok(format!("{:?}", session.get::<Vec<u32>>("cart")?.unwrap_or_default()))
+}
+
+async fn add_to_cart(session: Session, article: Path<u32>) -> Result<String, SessionError> {
+    session.modify("cart", move |cart: &mut Vec<u32>| cart.push(*article))?;
+    cart(&session)
+}
+
+async fn log_in(session: Session, name: Path<String>) -> Result<HttpResponse, SessionError> {
+    Ok(done(session.login(name.as_str())?))
+}
+
+async fn log_in_as_admin(admin: Session<Admin>) -> Result<HttpResponse, SessionError> {
+    Ok(done(admin.login("root")?))
+}
+
+async fn remember(session: Session) -> Result<HttpResponse, SessionError> {
+    Ok(done(session.persist(std::time::Duration::from_secs(3600))?))
+}
+
+async fn log_out_everywhere(session: Session) -> Result<HttpResponse, SessionError> {
+    session.logout_everywhere().await?;
+    Ok(done(()))
+}
+
+async fn devices(session: Session) -> Result<String, SessionError> {
+    let listing = session.list(Page::FIRST).await?;
+    Ok(listing.sessions.iter().map(|one| format!("{}\n", one.handle)).collect())
+}
+
+async fn handle(session: ReadSession) -> String {
+    session.handle().map_or(String::new(), |handle| handle.to_string())
+}
+
+async fn revoke(session: Session, handle: Path<String>) -> Result<String, actix_web::Error> {
+    let handle = handle.parse().map_err(|_| actix_web::error::ErrorBadRequest(""))?;
+    Ok(session.revoke(handle).await.map_err(SessionError::from)?.to_string())
+}
+
+async fn flash(session: Session) -> Result<HttpResponse, SessionError> {
+    Ok(done(session.flash("info", "Hello.")?))
+}
+
+async fn flashes(session: Session) -> Result<String, SessionError> {
+    Ok(session.take_flashes()?.into_iter().map(|flash| flash.text).collect())
+}
+
+async fn form(session: Session) -> Result<String, SessionError> {
+    Ok(session.csrf_token()?)
+}
+
+async fn check_form(session: Session, token: String) -> HttpResponse {
+    if session.verify_csrf(&token) { HttpResponse::Ok().finish() } else { HttpResponse::Forbidden().finish() }
+}
+
+async fn fail(session: Session) -> Result<HttpResponse, SessionError> {
+    session.set("cart", vec![0])?;
+    Ok(HttpResponse::InternalServerError().finish())
+}
+
+async fn panicking(session: Session) -> HttpResponse {
+    drop(session.set("cart", vec![0]));
+    panic!("on purpose")
+}
+
+async fn public(session: Session) -> HttpResponse {
+    drop(session.contains("cart"));
+    HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "public, max-age=60")).finish()
+}
