@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use base64ct::Encoding as _;
@@ -34,7 +34,9 @@ impl Redis {
         // Inside of what the least rights allow.
         let prefix = format!("cloakroom:{}-{since}-{}:", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
         let open = async || {
-            let options = RedisOptions::new(&url).unwrap().with_prefix(&prefix).unwrap();
+            // A busy machine is no failure.
+            let options =
+                RedisOptions::new(&url).unwrap().with_prefix(&prefix).unwrap().with_timeout(Duration::from_secs(60));
             let options = match &clock {
                 Some(clock) => options.with_clock(clock.clone()),
                 None => options,

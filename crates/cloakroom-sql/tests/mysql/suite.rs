@@ -1,6 +1,7 @@
 //! The store contract, by a role that has no more than the rights it needs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use cloakroom_core::{SessionId, SessionStore};
@@ -26,7 +27,10 @@ impl OnMariaDb {
     }
 
     async fn on(place: Place) -> Self {
-        let (store, second) = tokio::join!(place.open(), place.open());
+        // A busy machine is no failure.
+        let open =
+            async || place.options().with_migrate(false).with_timeout(Duration::from_secs(60)).open().await.unwrap();
+        let (store, second) = tokio::join!(open(), open());
         Self { place, store: Arc::new(store), second: Arc::new(second) }
     }
 }

@@ -1,6 +1,7 @@
 //! The store contract.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use cloakroom_core::{SessionId, SessionStore};
@@ -21,7 +22,9 @@ struct OnPostgres {
 
 impl OnPostgres {
     async fn start(place: Place, with_clock: bool, options: impl Fn(&Place) -> PostgresOptions) -> Self {
-        let options = || if with_clock { options(&place).with_clock(place.clock.clone()) } else { options(&place) };
+        // A busy machine is no failure.
+        let options = || options(&place).with_timeout(Duration::from_secs(60));
+        let options = || if with_clock { options().with_clock(place.clock.clone()) } else { options() };
         let store = options().open().await.unwrap();
         let second = options().open().await.unwrap();
         Self { store: Arc::new(store), second: Arc::new(second), with_clock, place }
