@@ -13,6 +13,7 @@ mod apps;
 mod attacks;
 mod cancellation;
 mod concurrency;
+mod csrf;
 mod faults;
 mod interleavings;
 mod journey;

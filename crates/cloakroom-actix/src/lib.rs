@@ -45,6 +45,7 @@
 //! * Where writing failed, an empty response with the [error's](SessionError) status takes its place.
 //! * A handler that opened no session leaves it exactly as it is, for two allocations.
 
+mod csrf;
 mod error;
 mod ext;
 mod extract;
@@ -52,6 +53,7 @@ mod future;
 mod headers;
 mod middleware;
 
+pub use csrf::{CsrfMiddleware, CsrfService};
 pub use error::SessionError;
 pub use ext::SessionExt;
 pub use extract::{LazySession, OptionalSession, ReadSession, Session};

@@ -41,12 +41,14 @@
 //! * Where writing failed, an empty response with the [error's](SessionError) status takes its place.
 //! * A handler that opened no session leaves it exactly as it is, for two allocations.
 
+mod csrf;
 mod error;
 mod extract;
 mod future;
 mod headers;
 mod layer;
 
+pub use csrf::{CsrfLayer, CsrfService};
 pub use error::SessionError;
 pub use extract::{LazySession, ReadSession, Session};
 pub use future::SessionFuture;

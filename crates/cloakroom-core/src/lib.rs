@@ -11,6 +11,7 @@
 mod cookie;
 mod csrf;
 mod exchange;
+mod forgery;
 
 mod manager;
 mod policy;
@@ -42,6 +43,7 @@ pub use envelope::{Envelope, Suite};
 pub use error::{InvalidPrincipal, SessionError, SessionErrorKind, StoreError, StoreErrorKind, WriteOutcome};
 pub use events::{Event, EventSink, TracingSink};
 pub use exchange::{Exchange, Finish, Outcome};
+pub use forgery::{Csrf, CsrfError, CsrfRefusal, CsrfRequest, CsrfVerdict};
 pub use id::{Handle, InvalidHandle, Principal, SessionId};
 pub use keyring::{KEY_COMMAND, KeyError, KeyId, KeyRing, RingKey, SecretKey};
 pub use manager::{Backend, BuildError, Directory, Manager, ManagerBuilder};

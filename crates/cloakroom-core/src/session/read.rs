@@ -75,6 +75,12 @@ impl ReadSession {
         self.0.require_fresh(max_age)
     }
 
+    /// Whether this token came from this session's pages.
+    #[must_use]
+    pub fn verify_csrf(&self, token: &str) -> bool {
+        self.0.verify_csrf(token)
+    }
+
     /// When the session ends if nothing happens.
     #[must_use]
     pub fn expires_at(&self) -> Option<SystemTime> {
