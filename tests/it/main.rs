@@ -20,4 +20,5 @@ mod journey;
 mod parity;
 #[path = "../common/place.rs"]
 mod place;
+mod requirements;
 mod setup;

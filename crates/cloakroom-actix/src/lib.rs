@@ -52,6 +52,7 @@ mod extract;
 mod future;
 mod headers;
 mod middleware;
+mod require;
 
 pub use csrf::{CsrfMiddleware, CsrfService};
 pub use error::SessionError;
@@ -59,3 +60,4 @@ pub use ext::SessionExt;
 pub use extract::{LazySession, OptionalSession, ReadSession, Session};
 pub use future::SessionFuture;
 pub use middleware::{SessionMiddleware, SessionService};
+pub use require::{RequireMiddleware, RequireService};

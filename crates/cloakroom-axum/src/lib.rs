@@ -47,9 +47,11 @@ mod extract;
 mod future;
 mod headers;
 mod layer;
+mod require;
 
 pub use csrf::{CsrfLayer, CsrfService};
 pub use error::SessionError;
 pub use extract::{LazySession, ReadSession, Session};
 pub use future::SessionFuture;
 pub use layer::{SessionLayer, SessionService};
+pub use require::{RequireLayer, RequireService};

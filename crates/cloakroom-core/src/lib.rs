@@ -12,6 +12,7 @@ mod cookie;
 mod csrf;
 mod exchange;
 mod forgery;
+mod require;
 
 mod manager;
 mod policy;
@@ -50,6 +51,7 @@ pub use manager::{Backend, BuildError, Directory, Manager, ManagerBuilder};
 pub use memory::MemoryStore;
 pub use policy::{MAX_LIFETIME, OutagePolicy, Policy, PolicyError, Profile};
 pub use record::{Assurance, Client, DecodeError, Record, Value};
+pub use require::{LocalPath, NotLocal, Require};
 pub use revocation::Revocations;
 pub use seal::{Seal, SealError};
 pub use session::{Flash, Key, ReadSession, Session, SessionKey, State, Transaction};

@@ -97,9 +97,9 @@ pub use cloakroom_core::{
     SessionKey, State, Transaction,
 };
 
-// What a CSRF middleware lets through.
+// Whom middlewares let through.
 #[doc(inline)]
-pub use cloakroom_core::{Csrf, CsrfError, CsrfRefusal};
+pub use cloakroom_core::{Csrf, CsrfError, CsrfRefusal, LocalPath, NotLocal, Require};
 
 // What a stack is built of.
 #[doc(inline)]

@@ -6,10 +6,12 @@ use actix_service::{IntoServiceFactory, Service as _, ServiceFactory, map_config
 use actix_web::body::MessageBody;
 use actix_web::dev::{AppConfig, ServiceResponse};
 use actix_web::http::header;
-use actix_web::web::{Path, PayloadConfig, get, post, resource, scope, to};
+use actix_web::web::{Path, PayloadConfig, ServiceConfig, get, post, resource, scope, to};
 use actix_web::{App, Error, HttpRequest, HttpResponse};
-use cloakroom_actix::{CsrfMiddleware, LazySession, ReadSession, Session, SessionError, SessionMiddleware};
-use cloakroom_core::{Csrf, Manager, Outcome, Page};
+use cloakroom_actix::{
+    CsrfMiddleware, LazySession, ReadSession, RequireMiddleware, Session, SessionError, SessionMiddleware,
+};
+use cloakroom_core::{Csrf, Manager, Outcome, Page, Require};
 use tokio::net::TcpListener;
 
 use super::{Admin, HANDLED, VISIT, hand_over, refuse};
@@ -57,6 +59,19 @@ pub(super) async fn serve_guarded(listener: TcpListener, manager: &Arc<Manager>,
         .wrap(CsrfMiddleware::new(csrf))
         .wrap(SessionMiddleware::new(manager.clone()));
     listen(listener, app).await;
+}
+
+pub(super) async fn serve_requiring(
+    listener: TcpListener,
+    manager: &Arc<Manager>,
+    routes: Vec<(&'static str, Require)>,
+) {
+    let configure = |config: &mut ServiceConfig| {
+        for (path, require) in routes {
+            config.service(resource(path).wrap(RequireMiddleware::new(require)).to(async || "entered"));
+        }
+    };
+    listen(listener, App::new().configure(configure).wrap(SessionMiddleware::new(manager.clone()))).await;
 }
 
 /// What a worker of `HttpServer` does, on the test's own thread.

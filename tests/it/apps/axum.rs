@@ -6,9 +6,9 @@ use axum::Router;
 use axum::extract::Path;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use cloakroom_axum::{CsrfLayer, LazySession, ReadSession, Session, SessionError, SessionLayer};
-use cloakroom_core::{Csrf, Manager, Outcome, Page};
+use axum::routing::{any, get, post};
+use cloakroom_axum::{CsrfLayer, LazySession, ReadSession, RequireLayer, Session, SessionError, SessionLayer};
+use cloakroom_core::{Csrf, Manager, Outcome, Page, Require};
 use tokio::net::TcpListener;
 
 use super::{Admin, HANDLED, VISIT, hand_over, refuse};
@@ -28,6 +28,15 @@ pub(super) fn serve_guarded(listener: TcpListener, manager: &Arc<Manager>, csrf:
         .fallback(enter)
         .layer(CsrfLayer::new(csrf))
         .layer(SessionLayer::new(manager.clone()));
+    tokio::task::spawn_local(async move { axum::serve(listener, app).await });
+}
+
+pub(super) fn serve_requiring(listener: TcpListener, manager: &Arc<Manager>, routes: Vec<(&'static str, Require)>) {
+    let mut app = Router::new();
+    for (path, require) in routes {
+        app = app.merge(Router::new().route(path, any(async || "entered")).layer(RequireLayer::new(require)));
+    }
+    let app = app.layer(SessionLayer::new(manager.clone()));
     tokio::task::spawn_local(async move { axum::serve(listener, app).await });
 }
 
