@@ -13,10 +13,12 @@ mod apps;
 mod attacks;
 mod cancellation;
 mod concurrency;
+mod csrf;
 mod faults;
 mod interleavings;
 mod journey;
 mod parity;
 #[path = "../common/place.rs"]
 mod place;
+mod requirements;
 mod setup;

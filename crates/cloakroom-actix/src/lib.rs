@@ -45,15 +45,19 @@
 //! * Where writing failed, an empty response with the [error's](SessionError) status takes its place.
 //! * A handler that opened no session leaves it exactly as it is, for two allocations.
 
+mod csrf;
 mod error;
 mod ext;
 mod extract;
 mod future;
 mod headers;
 mod middleware;
+mod require;
 
+pub use csrf::{CsrfMiddleware, CsrfService};
 pub use error::SessionError;
 pub use ext::SessionExt;
 pub use extract::{LazySession, OptionalSession, ReadSession, Session};
 pub use future::SessionFuture;
 pub use middleware::{SessionMiddleware, SessionService};
+pub use require::{RequireMiddleware, RequireService};

@@ -216,7 +216,7 @@ impl<M> fmt::Debug for LazySession<M> {
     }
 }
 
-fn exchange<M: 'static>(parts: &Parts) -> Result<&Arc<Exchange>, SessionError> {
+pub(crate) fn exchange<M: 'static>(parts: &Parts) -> Result<&Arc<Exchange>, SessionError> {
     Slot::<M>::exchange(&parts.extensions).ok_or_else(|| {
         let line = if TypeId::of::<M>() == TypeId::of::<()>() {
             ".layer(sessions.axum())` or `.layer(SessionLayer::new(manager))".to_owned()

@@ -41,13 +41,17 @@
 //! * Where writing failed, an empty response with the [error's](SessionError) status takes its place.
 //! * A handler that opened no session leaves it exactly as it is, for two allocations.
 
+mod csrf;
 mod error;
 mod extract;
 mod future;
 mod headers;
 mod layer;
+mod require;
 
+pub use csrf::{CsrfLayer, CsrfService};
 pub use error::SessionError;
 pub use extract::{LazySession, ReadSession, Session};
 pub use future::SessionFuture;
 pub use layer::{SessionLayer, SessionService};
+pub use require::{RequireLayer, RequireService};

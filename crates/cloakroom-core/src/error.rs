@@ -187,6 +187,8 @@ pub enum SessionErrorKind {
     NotSignedIn,
     /// The sign-in is older than the action allows.
     ReauthenticationRequired,
+    /// The sign-in is less sure than the action requires.
+    AssuranceRequired,
     /// The account has as many sessions as it may.
     LimitReached,
     /// The session is an anonymous read-only view: the store is out and the route allows reading.
@@ -242,7 +244,9 @@ impl SessionError {
     #[must_use]
     pub fn status(&self) -> u16 {
         match self.kind() {
-            SessionErrorKind::NotSignedIn | SessionErrorKind::ReauthenticationRequired => 401,
+            SessionErrorKind::NotSignedIn
+            | SessionErrorKind::ReauthenticationRequired
+            | SessionErrorKind::AssuranceRequired => 401,
             SessionErrorKind::Ended | SessionErrorKind::LimitReached => 409,
             SessionErrorKind::Unavailable
             | SessionErrorKind::NotCommitted

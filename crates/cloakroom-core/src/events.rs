@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::error::{SessionErrorKind, StoreError, StoreErrorKind};
+use crate::forgery::CsrfRefusal;
 use crate::id::{Handle, Principal};
 use crate::store::{EndReason, Verb};
 use crate::token::Rejection;
@@ -18,6 +19,13 @@ pub enum Event<'a> {
     TokenRejected {
         /// Why.
         reason: Rejection,
+    },
+    /// A request that may have been made by another site was refused by a CSRF middleware.
+    RequestForged {
+        /// Why.
+        reason: CsrfRefusal,
+        /// Whether it was let through all the same, as [`Csrf::report_only`](crate::Csrf::report_only) says.
+        let_through: bool,
     },
     /// A session began.
     Created {
@@ -123,6 +131,7 @@ impl Event<'_> {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::TokenRejected { .. } => "token_rejected",
+            Self::RequestForged { .. } => "request_forged",
             Self::Created { .. } => "session_created",
             Self::SignedIn { .. } => "session_signed_in",
             Self::Renewed { .. } => "session_renewed",
@@ -159,6 +168,9 @@ impl EventSink for TracingSink {
         let name = event.name();
         match *event {
             Event::TokenRejected { reason } => tracing::debug!(target: "cloakroom", reason = reason.as_str(), "{name}"),
+            Event::RequestForged { reason, let_through } => {
+                tracing::warn!(target: "cloakroom", reason = reason.as_str(), let_through, "{name}");
+            }
             Event::Created { handle } | Event::SignedIn { handle, .. } | Event::Renewed { handle } => {
                 tracing::info!(target: "cloakroom", %handle, "{name}");
             }

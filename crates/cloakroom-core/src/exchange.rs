@@ -9,6 +9,7 @@ use tokio::sync::OnceCell;
 
 use crate::error::{SessionError, SessionErrorKind};
 use crate::events::Event;
+use crate::forgery::{Csrf, CsrfRefusal};
 use crate::manager::Manager;
 use crate::policy::OutagePolicy;
 use crate::record::Client;
@@ -153,6 +154,13 @@ impl Exchange {
             .await?;
         // Opened by a task that outlives the response, while it left: nobody would write its changes.
         if self.closed.load(Ordering::SeqCst) { Err(SessionError::closed()) } else { Ok(session) }
+    }
+
+    /// For adapters: what becomes of a request that was refused. `false` where it is let through and only reported.
+    #[must_use]
+    pub fn refuses(&self, csrf: &Csrf, reason: CsrfRefusal) -> bool {
+        self.manager.emit(&Event::RequestForged { reason, let_through: csrf.reports_only() });
+        !csrf.reports_only()
     }
 
     /// The response leaves without [`finish`](Self::finish), because nobody asked for the session:

@@ -11,6 +11,8 @@
 mod cookie;
 mod csrf;
 mod exchange;
+mod forgery;
+mod require;
 
 mod manager;
 mod policy;
@@ -42,12 +44,14 @@ pub use envelope::{Envelope, Suite};
 pub use error::{InvalidPrincipal, SessionError, SessionErrorKind, StoreError, StoreErrorKind, WriteOutcome};
 pub use events::{Event, EventSink, TracingSink};
 pub use exchange::{Exchange, Finish, Outcome};
+pub use forgery::{Csrf, CsrfError, CsrfRefusal, CsrfRequest, CsrfVerdict};
 pub use id::{Handle, InvalidHandle, Principal, SessionId};
 pub use keyring::{KEY_COMMAND, KeyError, KeyId, KeyRing, RingKey, SecretKey};
 pub use manager::{Backend, BuildError, Directory, Manager, ManagerBuilder};
 pub use memory::MemoryStore;
 pub use policy::{MAX_LIFETIME, OutagePolicy, Policy, PolicyError, Profile};
 pub use record::{Assurance, Client, DecodeError, Record, Value};
+pub use require::{LocalPath, NotLocal, Require};
 pub use revocation::Revocations;
 pub use seal::{Seal, SealError};
 pub use session::{Flash, Key, ReadSession, Session, SessionKey, State, Transaction};

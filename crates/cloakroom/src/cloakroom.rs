@@ -89,6 +89,14 @@ impl Cloakroom {
         cloakroom_axum::SessionLayer::new(Arc::clone(&self.manager))
     }
 
+    /// The middleware that gives the handlers of an actix-web `App` their sessions. Take it before the closure
+    /// of `HttpServer::new` and clone it inside.
+    #[cfg(feature = "actix")]
+    #[must_use]
+    pub fn actix(&self) -> cloakroom_actix::SessionMiddleware {
+        cloakroom_actix::SessionMiddleware::new(Arc::clone(&self.manager))
+    }
+
     /// What the operator should know, a sentence each; they were logged as warnings too.
     #[must_use]
     pub fn notices(&self) -> &[String] {

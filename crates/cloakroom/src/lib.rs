@@ -36,6 +36,7 @@ async fn visit(session: Session) -> Result<String, SessionError> {
 //!
 //! | feature | adds |
 //! |---|---|
+//! | `actix` | the middleware and the extractors for actix-web |
 //! | `axum` | the layer and the extractors for axum |
 //! | `config` | `Cloakroom::from_env`: the whole stack from a file and the environment |
 //! | `cookie` | sessions sealed into the cookie |
@@ -96,6 +97,10 @@ pub use cloakroom_core::{
     SessionKey, State, Transaction,
 };
 
+// Whom middlewares let through.
+#[doc(inline)]
+pub use cloakroom_core::{Csrf, CsrfError, CsrfRefusal, LocalPath, NotLocal, Require};
+
 // What a stack is built of.
 #[doc(inline)]
 pub use cloakroom_core::{
@@ -114,6 +119,10 @@ pub use cloakroom_core::{
 #[doc(inline)]
 pub use cloakroom_core::{Clock, OsRandom, Random, Seal, SessionStore, StoreError, StoreErrorKind, SystemClock, layer};
 
+/// Sessions for actix-web: the middlewares and the extractors.
+#[cfg(feature = "actix")]
+#[doc(inline)]
+pub use cloakroom_actix as actix;
 /// Sessions for axum: the layer and the extractors.
 #[cfg(feature = "axum")]
 #[doc(inline)]

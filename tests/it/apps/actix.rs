@@ -1,18 +1,21 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use actix_http::{HttpService, KeepAlive};
-use actix_service::{Service as _, ServiceFactory as _, map_config};
-use actix_web::dev::AppConfig;
+use actix_http::{HttpService, KeepAlive, Request};
+use actix_service::{IntoServiceFactory, Service as _, ServiceFactory, map_config};
+use actix_web::body::MessageBody;
+use actix_web::dev::{AppConfig, ServiceResponse};
 use actix_web::http::header;
-use actix_web::web::{Path, get, post, resource};
-use actix_web::{App, HttpRequest, HttpResponse};
-use cloakroom_actix::{LazySession, ReadSession, Session, SessionError, SessionMiddleware};
-use cloakroom_core::{Manager, Outcome, Page};
+use actix_web::web::{Path, PayloadConfig, ServiceConfig, get, post, resource, scope, to};
+use actix_web::{App, Error, HttpRequest, HttpResponse};
+use cloakroom_actix::{
+    CsrfMiddleware, LazySession, ReadSession, RequireMiddleware, Session, SessionError, SessionMiddleware,
+};
+use cloakroom_core::{Csrf, Manager, Outcome, Page, Require};
 use tokio::net::TcpListener;
 
 use super::{Admin, HANDLED, VISIT, hand_over, refuse};
 
-/// What a worker of `HttpServer` does, on the test's own thread.
 pub(super) async fn serve(listener: TcpListener, manager: &Arc<Manager>, admins: &Arc<Manager>) {
     let app = App::new()
         .route("/visit", get().to(visit))
@@ -40,6 +43,46 @@ pub(super) async fn serve(listener: TcpListener, manager: &Arc<Manager>, admins:
         )
         .wrap(SessionMiddleware::named::<Admin>(admins.clone()))
         .wrap(SessionMiddleware::new(manager.clone()));
+    listen(listener, app).await;
+}
+
+pub(super) async fn serve_guarded(listener: TcpListener, manager: &Arc<Manager>, csrf: Csrf, entries: Arc<AtomicU64>) {
+    let enter = move |body: String| {
+        entries.fetch_add(1, Ordering::Relaxed);
+        std::future::ready(body.len().to_string())
+    };
+    let nested = scope("/nested").wrap(CsrfMiddleware::new(csrf.clone())).default_service(to(enter.clone()));
+    let app = App::new()
+        .app_data(PayloadConfig::new(1 << 20))
+        .service(nested)
+        .default_service(to(enter))
+        .wrap(CsrfMiddleware::new(csrf))
+        .wrap(SessionMiddleware::new(manager.clone()));
+    listen(listener, app).await;
+}
+
+pub(super) async fn serve_requiring(
+    listener: TcpListener,
+    manager: &Arc<Manager>,
+    routes: Vec<(&'static str, Require)>,
+) {
+    let configure = |config: &mut ServiceConfig| {
+        for (path, require) in routes {
+            config.service(resource(path).wrap(RequireMiddleware::new(require)).to(async || "entered"));
+        }
+    };
+    listen(listener, App::new().configure(configure).wrap(SessionMiddleware::new(manager.clone()))).await;
+}
+
+/// What a worker of `HttpServer` does, on the test's own thread.
+async fn listen<F, S, B>(listener: TcpListener, app: F)
+where
+    F: IntoServiceFactory<S, Request> + 'static,
+    S: ServiceFactory<Request, Config = AppConfig, Response = ServiceResponse<B>, Error = Error, InitError = ()>
+        + 'static,
+    S::Service: 'static,
+    B: MessageBody + 'static,
+{
     let service = HttpService::build()
         // No timers: tests that stop the clock would set them off.
         .keep_alive(KeepAlive::Disabled)
@@ -113,7 +156,7 @@ async fn handle(session: ReadSession) -> String {
     session.handle().map_or(String::new(), |handle| handle.to_string())
 }
 
-async fn revoke(session: Session, handle: Path<String>) -> Result<String, actix_web::Error> {
+async fn revoke(session: Session, handle: Path<String>) -> Result<String, Error> {
     let handle = handle.parse().map_err(|_| actix_web::error::ErrorBadRequest(""))?;
     Ok(session.revoke(handle).await.map_err(SessionError::from)?.to_string())
 }

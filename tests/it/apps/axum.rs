@@ -1,19 +1,42 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Router;
 use axum::extract::Path;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use cloakroom_axum::{LazySession, ReadSession, Session, SessionError, SessionLayer};
-use cloakroom_core::{Manager, Outcome, Page};
+use axum::routing::{any, get, post};
+use cloakroom_axum::{CsrfLayer, LazySession, ReadSession, RequireLayer, Session, SessionError, SessionLayer};
+use cloakroom_core::{Csrf, Manager, Outcome, Page, Require};
 use tokio::net::TcpListener;
 
 use super::{Admin, HANDLED, VISIT, hand_over, refuse};
 
 pub(super) fn serve(listener: TcpListener, manager: &Arc<Manager>, admins: &Arc<Manager>) {
     let app = app(manager, admins).into_make_service_with_connect_info::<SocketAddr>();
+    tokio::task::spawn_local(async move { axum::serve(listener, app).await });
+}
+
+pub(super) fn serve_guarded(listener: TcpListener, manager: &Arc<Manager>, csrf: Csrf, entries: Arc<AtomicU64>) {
+    let enter = move |body: String| {
+        entries.fetch_add(1, Ordering::Relaxed);
+        std::future::ready(body.len().to_string())
+    };
+    let app = Router::new()
+        .nest("/nested", Router::new().fallback(enter.clone()).layer(CsrfLayer::new(csrf.clone())))
+        .fallback(enter)
+        .layer(CsrfLayer::new(csrf))
+        .layer(SessionLayer::new(manager.clone()));
+    tokio::task::spawn_local(async move { axum::serve(listener, app).await });
+}
+
+pub(super) fn serve_requiring(listener: TcpListener, manager: &Arc<Manager>, routes: Vec<(&'static str, Require)>) {
+    let mut app = Router::new();
+    for (path, require) in routes {
+        app = app.merge(Router::new().route(path, any(async || "entered")).layer(RequireLayer::new(require)));
+    }
+    let app = app.layer(SessionLayer::new(manager.clone()));
     tokio::task::spawn_local(async move { axum::serve(listener, app).await });
 }
 

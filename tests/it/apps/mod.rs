@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 
-use cloakroom_core::{CookieSettings, Manager, Outcome, Session, SessionError, SessionErrorKind};
+use cloakroom_core::{CookieSettings, Csrf, Manager, Outcome, Require, Session, SessionError, SessionErrorKind};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
@@ -82,6 +82,31 @@ pub(crate) async fn address(manager: &Arc<Manager>) -> Option<SocketAddr> {
 pub(crate) async fn with_admins(manager: &Arc<Manager>, admins: &Arc<Manager>) -> SocketAddr {
     let adapter = SCENE.with_borrow(|scene| scene.as_ref().unwrap().adapter);
     serve(adapter, manager, admins).await
+}
+
+/// Serves an application behind CSRF checks: its address, and how many requests got through to where they change
+/// something.
+pub(crate) async fn guarded(manager: &Arc<Manager>, csrf: Csrf) -> (SocketAddr, Arc<AtomicU64>) {
+    let adapter = SCENE.with_borrow(|scene| scene.as_ref().unwrap().adapter);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, entries) = (listener.local_addr().unwrap(), Arc::<AtomicU64>::default());
+    match adapter {
+        Adapter::Axum => axum::serve_guarded(listener, manager, csrf, entries.clone()),
+        Adapter::Actix => actix::serve_guarded(listener, manager, csrf, entries.clone()).await,
+    }
+    (address, entries)
+}
+
+/// Serves an application some of whose routes have requirements.
+pub(crate) async fn requiring(manager: &Arc<Manager>, routes: Vec<(&'static str, Require)>) -> SocketAddr {
+    let adapter = SCENE.with_borrow(|scene| scene.as_ref().unwrap().adapter);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    match adapter {
+        Adapter::Axum => axum::serve_requiring(listener, manager, routes),
+        Adapter::Actix => actix::serve_requiring(listener, manager, routes).await,
+    }
+    address
 }
 
 async fn serve(adapter: Adapter, manager: &Arc<Manager>, admins: &Arc<Manager>) -> SocketAddr {

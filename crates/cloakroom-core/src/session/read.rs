@@ -75,6 +75,20 @@ impl ReadSession {
         self.0.require_fresh(max_age)
     }
 
+    /// Whether this token came from this session's pages.
+    #[must_use]
+    pub fn verify_csrf(&self, token: &str) -> bool {
+        self.0.verify_csrf(token)
+    }
+
+    /// Makes sure that somebody is signed in, at least this surely.
+    ///
+    /// # Errors
+    /// As [`Session::require_assurance`].
+    pub fn require_assurance(&self, assurance: Assurance) -> Result<Principal, SessionError> {
+        self.0.require_assurance(assurance)
+    }
+
     /// When the session ends if nothing happens.
     #[must_use]
     pub fn expires_at(&self) -> Option<SystemTime> {

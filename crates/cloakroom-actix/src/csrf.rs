@@ -1,0 +1,169 @@
+//! Around the handlers, inside of the sessions: refuses what other sites send in a visitor's name.
+
+use std::fmt;
+use std::future::{Future, Ready, ready};
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use actix_web::body::{BodyStream, BoxBody, EitherBody, MessageBody, to_bytes_limited};
+use actix_web::dev::{Payload, Service, ServiceRequest, ServiceResponse, Transform};
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN, VARY};
+use actix_web::{Error, HttpMessage as _, HttpResponse};
+use cloakroom_core::{Csrf, CsrfRequest, CsrfVerdict};
+
+use crate::extract::{ReadSession, exchange};
+use crate::headers::NO_STORE;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const CSRF_TOKEN: HeaderName = HeaderName::from_static(Csrf::HEADER);
+
+/// Lets no request through that another site may have made; [`Csrf`] says which those are.
+///
+/// Belongs inside of the [`SessionMiddleware`](crate::SessionMiddleware), so it is wrapped before it. A refused
+/// request gets an empty 403, no handler runs, and the reason is an
+/// [event](cloakroom_core::Event::RequestForged).
+///
+/// ```
+/// use actix_web::{App, HttpResponse, web};
+/// use cloakroom_actix::{CsrfMiddleware, Session, SessionError, SessionMiddleware};
+/// use cloakroom_core::{Csrf, CsrfError};
+///
+/// async fn sign_out(session: Session) -> Result<HttpResponse, SessionError> {
+///     session.logout()?;
+///     Ok(HttpResponse::NoContent().finish())
+/// }
+///
+/// fn app(sessions: SessionMiddleware) -> Result<(), CsrfError> {
+///     let csrf = CsrfMiddleware::new(Csrf::new(["https://shop.example"])?);
+///     let app = App::new().route("/sign-out", web::post().to(sign_out)).wrap(csrf).wrap(sessions);
+/// #   drop(app);
+///     Ok(())
+/// }
+/// ```
+pub struct CsrfMiddleware<M = ()> {
+    csrf: Arc<Csrf>,
+    marker: PhantomData<fn() -> M>,
+}
+
+impl CsrfMiddleware {
+    /// Checks tokens of the sessions behind [`Session`](crate::Session).
+    #[must_use]
+    pub fn new(csrf: Csrf) -> Self {
+        Self::named(csrf)
+    }
+
+    /// Checks tokens of the sessions of this name.
+    #[must_use]
+    pub fn named<M: 'static>(csrf: Csrf) -> CsrfMiddleware<M> {
+        CsrfMiddleware { csrf: Arc::new(csrf), marker: PhantomData }
+    }
+}
+
+impl<S, B, M> Transform<S, ServiceRequest> for CsrfMiddleware<M>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
+    B: MessageBody + 'static,
+    M: 'static,
+{
+    type Response = ServiceResponse<EitherBody<B, BoxBody>>;
+    type Error = Error;
+    type Transform = CsrfService<S, M>;
+    type InitError = ();
+    type Future = Ready<Result<Self::Transform, ()>>;
+
+    fn new_transform(&self, inner: S) -> Self::Future {
+        ready(Ok(CsrfService { inner: Rc::new(inner), csrf: Arc::clone(&self.csrf), marker: PhantomData }))
+    }
+}
+
+/// What [`CsrfMiddleware`] makes of a service.
+pub struct CsrfService<S, M = ()> {
+    inner: Rc<S>,
+    csrf: Arc<Csrf>,
+    marker: PhantomData<fn() -> M>,
+}
+
+impl<S, B, M> Service<ServiceRequest> for CsrfService<S, M>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
+    B: MessageBody + 'static,
+    M: 'static,
+{
+    type Response = ServiceResponse<EitherBody<B, BoxBody>>;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Error>>>>;
+
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&self, mut request: ServiceRequest) -> Self::Future {
+        let (inner, csrf) = (Rc::clone(&self.inner), Arc::clone(&self.csrf));
+        Box::pin(async move {
+            match check::<M>(&csrf, &mut request).await {
+                Ok(None) => Ok(inner.call(request).await?.map_into_left_body()),
+                Ok(Some(response)) => Ok(request.into_response(response).map_into_right_body()),
+                Err(error) => Ok(request.error_response(error).map_into_right_body()),
+            }
+        })
+    }
+}
+
+/// The response in place of the handler's, if the request does not go on.
+async fn check<M: 'static>(csrf: &Csrf, request: &mut ServiceRequest) -> Result<Option<HttpResponse>, Error> {
+    let (fetch_site, origin) = (lines(request, &SEC_FETCH_SITE), lines(request, &ORIGIN));
+    let (method, path) = (request.method().as_str(), request.uri().path());
+    let checked = match csrf.check_request(CsrfRequest { method, path, fetch_site, origin }) {
+        CsrfVerdict::Pass => Ok(()),
+        CsrfVerdict::Refuse(reason) => Err(reason),
+        CsrfVerdict::NeedsToken => {
+            let exchange = exchange::<M>(&request.extensions())?;
+            let session = ReadSession::<M>::open(&exchange, request.request().head()).await?;
+            let mut form = None;
+            let content_type = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+            if Csrf::reads_form(request.headers().contains_key(CSRF_TOKEN), content_type) {
+                let Ok(whole) = to_bytes_limited(BodyStream::new(request.take_payload()), Csrf::MAX_FORM).await else {
+                    return Ok(Some(HttpResponse::PayloadTooLarge().finish()));
+                };
+                let whole = whole?;
+                request.set_payload(Payload::from(whole.clone()));
+                form = Some(whole);
+            }
+            Csrf::check_token(&session, lines(request, &CSRF_TOKEN), form.as_deref())
+        }
+    };
+    if let Err(reason) = checked
+        && exchange::<M>(&request.extensions())?.refuses(csrf, reason)
+    {
+        let vary = HeaderValue::from_static("Sec-Fetch-Site, Origin");
+        return Ok(Some(
+            HttpResponse::Forbidden().insert_header((CACHE_CONTROL, NO_STORE)).insert_header((VARY, vary)).finish(),
+        ));
+    }
+    Ok(None)
+}
+
+fn lines<'a>(request: &'a ServiceRequest, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    request.headers().get_all(name).map(HeaderValue::as_bytes)
+}
+
+impl<M> Clone for CsrfMiddleware<M> {
+    fn clone(&self) -> Self {
+        Self { csrf: Arc::clone(&self.csrf), marker: PhantomData }
+    }
+}
+
+impl<M> fmt::Debug for CsrfMiddleware<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CsrfMiddleware").field("csrf", &self.csrf).finish()
+    }
+}
+
+impl<S: fmt::Debug, M> fmt::Debug for CsrfService<S, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CsrfService").field("inner", &self.inner).field("csrf", &self.csrf).finish()
+    }
+}

@@ -1,0 +1,173 @@
+//! Around the handlers, inside of the sessions: refuses what other sites send in a visitor's name.
+
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::{fmt, mem};
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{FromRequestParts, OriginalUri, Request};
+use axum::response::{IntoResponse, Response};
+use cloakroom_core::{Csrf, CsrfRequest, CsrfVerdict};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ORIGIN, VARY};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, StatusCode};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::extract::{ReadSession, exchange};
+use crate::headers::no_store_value;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const CSRF_TOKEN: HeaderName = HeaderName::from_static(Csrf::HEADER);
+
+/// Lets no request through that another site may have made; [`Csrf`] says which those are.
+///
+/// Belongs inside of the [`SessionLayer`](crate::SessionLayer), so it is layered before it. A refused request gets an
+/// empty 403, no handler runs, and the reason is an [event](cloakroom_core::Event::RequestForged).
+///
+/// ```
+/// use axum::{Router, routing::post};
+/// use cloakroom_axum::{CsrfLayer, Session, SessionError, SessionLayer};
+/// use cloakroom_core::{Csrf, CsrfError, Manager};
+///
+/// async fn sign_out(session: Session) -> Result<(), SessionError> {
+///     Ok(session.logout()?)
+/// }
+///
+/// fn app(manager: std::sync::Arc<Manager>) -> Result<Router, CsrfError> {
+///     let csrf = Csrf::new(["https://shop.example"])?;
+///     Ok(Router::new()
+///         .route("/sign-out", post(sign_out))
+///         .layer(CsrfLayer::new(csrf))
+///         .layer(SessionLayer::new(manager)))
+/// }
+/// ```
+pub struct CsrfLayer<M = ()> {
+    csrf: Arc<Csrf>,
+    marker: PhantomData<fn() -> M>,
+}
+
+impl CsrfLayer {
+    /// Checks tokens of the sessions behind [`Session`](crate::Session).
+    #[must_use]
+    pub fn new(csrf: Csrf) -> Self {
+        Self::named(csrf)
+    }
+
+    /// Checks tokens of the sessions of this name.
+    #[must_use]
+    pub fn named<M: 'static>(csrf: Csrf) -> CsrfLayer<M> {
+        CsrfLayer { csrf: Arc::new(csrf), marker: PhantomData }
+    }
+}
+
+impl<S, M: 'static> Layer<S> for CsrfLayer<M> {
+    type Service = CsrfService<S, M>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        CsrfService { inner, csrf: Arc::clone(&self.csrf), marker: PhantomData }
+    }
+}
+
+/// What [`CsrfLayer`] makes of a service.
+pub struct CsrfService<S, M = ()> {
+    inner: S,
+    csrf: Arc<Csrf>,
+    marker: PhantomData<fn() -> M>,
+}
+
+impl<S, M> Service<Request> for CsrfService<S, M>
+where
+    S: Service<Request> + Clone + Send + 'static,
+    S::Response: IntoResponse,
+    S::Future: Send,
+    M: 'static,
+{
+    type Response = Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        // The one that was polled ready.
+        let inner = self.inner.clone();
+        let mut inner = mem::replace(&mut self.inner, inner);
+        let csrf = Arc::clone(&self.csrf);
+        Box::pin(async move {
+            match check::<M>(&csrf, request).await {
+                Ok(request) => inner.call(request).await.map(IntoResponse::into_response),
+                Err(response) => Ok(response),
+            }
+        })
+    }
+}
+
+/// The request to go on with, or the response in its place.
+async fn check<M: 'static>(csrf: &Csrf, request: Request) -> Result<Request, Response> {
+    let (mut parts, mut body) = request.into_parts();
+    let checked = match first_check(csrf, &parts) {
+        CsrfVerdict::Pass => Ok(()),
+        CsrfVerdict::Refuse(reason) => Err(reason),
+        CsrfVerdict::NeedsToken => {
+            let session = <ReadSession<M> as FromRequestParts<()>>::from_request_parts(&mut parts, &()).await;
+            let session = session.map_err(IntoResponse::into_response)?;
+            let mut form = None;
+            let content_type = parts.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+            if Csrf::reads_form(parts.headers.contains_key(CSRF_TOKEN), content_type) {
+                let whole = to_bytes(mem::take(&mut body), Csrf::MAX_FORM).await;
+                let whole = whole.map_err(|_| StatusCode::PAYLOAD_TOO_LARGE.into_response())?;
+                body = Body::from(whole.clone());
+                form = Some(whole);
+            }
+            Csrf::check_token(&session, lines(&parts, CSRF_TOKEN), form.as_deref())
+        }
+    };
+    if let Err(reason) = checked
+        && exchange::<M>(&parts).map_err(IntoResponse::into_response)?.refuses(csrf, reason)
+    {
+        let vary = HeaderValue::from_static("Sec-Fetch-Site, Origin");
+        return Err((StatusCode::FORBIDDEN, [(CACHE_CONTROL, no_store_value()), (VARY, vary)]).into_response());
+    }
+    Ok(Request::from_parts(parts, body))
+}
+
+fn first_check(csrf: &Csrf, parts: &Parts) -> CsrfVerdict {
+    // As it was sent: a nest takes its prefix away.
+    let path = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |OriginalUri(uri)| uri).path();
+    let (fetch_site, origin) = (lines(parts, SEC_FETCH_SITE), lines(parts, ORIGIN));
+    csrf.check_request(CsrfRequest { method: parts.method.as_str(), path, fetch_site, origin })
+}
+
+fn lines(parts: &Parts, name: HeaderName) -> impl Iterator<Item = &[u8]> {
+    parts.headers.get_all(name).into_iter().map(HeaderValue::as_bytes)
+}
+
+impl<M> Clone for CsrfLayer<M> {
+    fn clone(&self) -> Self {
+        Self { csrf: Arc::clone(&self.csrf), marker: PhantomData }
+    }
+}
+
+impl<S: Clone, M> Clone for CsrfService<S, M> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), csrf: Arc::clone(&self.csrf), marker: PhantomData }
+    }
+}
+
+impl<M> fmt::Debug for CsrfLayer<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CsrfLayer").field("csrf", &self.csrf).finish()
+    }
+}
+
+impl<S: fmt::Debug, M> fmt::Debug for CsrfService<S, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CsrfService").field("inner", &self.inner).field("csrf", &self.csrf).finish()
+    }
+}

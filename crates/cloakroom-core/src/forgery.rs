@@ -1,0 +1,251 @@
+//! Whether a request may act in the name of the session that comes with it: the decisions of the CSRF
+//! middlewares, which only translate.
+
+use std::fmt;
+
+use crate::csrf::Provenance;
+use crate::session::ReadSession;
+
+/// Which requests a CSRF middleware lets through.
+///
+/// A request with a method other than `GET`, `HEAD` and `OPTIONS` has to pass two checks:
+///
+/// 1. Where it says it comes from. `Sec-Fetch-Site` of `same-origin` or `none` passes, `same-site` and
+///    `cross-site` do not; where that is missing or unknown, `Origin` has to equal one of ours exactly. Without
+///    either it is refused, and so it is where one of them is repeated.
+/// 2. The session's [token](crate::Session::csrf_token), in the header [`HEADER`](Self::HEADER) or else in the field
+///    [`FIELD`](Self::FIELD) of a URL-encoded form. Once: a repeated one is refused. Neither a query nor a cookie
+///    is looked at. Forms in other encodings and JSON send the header.
+///
+/// ```
+/// use cloakroom_core::Csrf;
+///
+/// let csrf = Csrf::new(["https://shop.example"])?.with_exemption("/hooks/payment");
+/// # Ok::<_, cloakroom_core::CsrfError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Csrf {
+    origins: Vec<String>,
+    exemptions: Vec<String>,
+    report_only: bool,
+}
+
+/// An origin that no browser would send.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{origin}` is no origin: write scheme, host and port in lower case and nothing else, such as `https://shop.example`"
+)]
+pub struct CsrfError {
+    origin: String,
+}
+
+/// What a request says of itself: the first check looks at this.
+#[derive(Clone, Copy, Debug)]
+pub struct CsrfRequest<'a, I> {
+    /// The method.
+    pub method: &'a str,
+    /// The path as it was sent, without the query.
+    pub path: &'a str,
+    /// All `Sec-Fetch-Site` headers.
+    pub fetch_site: I,
+    /// All `Origin` headers.
+    pub origin: I,
+}
+
+/// Why a request was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CsrfRefusal {
+    /// It comes from somewhere else, or does not say from where.
+    Foreign,
+    /// It has no token.
+    NoToken,
+    /// It has more than one.
+    RepeatedToken,
+    /// Its token is not one of this session, or there is no session.
+    WrongToken,
+}
+
+/// What the first check says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "the request has to be treated so"]
+pub enum CsrfVerdict {
+    /// Let it through.
+    Pass,
+    /// Ask for the token.
+    NeedsToken,
+    /// Do not let it through.
+    Refuse(CsrfRefusal),
+}
+
+impl Csrf {
+    /// The header that carries the token, in lower case.
+    pub const HEADER: &'static str = "x-csrf-token";
+    /// The field of a form that carries the token.
+    pub const FIELD: &'static str = "csrf_token";
+    /// The longest form that is searched for the token, in bytes. A longer one without the header is answered by 413.
+    pub const MAX_FORM: usize = 256 * 1024;
+
+    /// For an application at these origins.
+    ///
+    /// # Errors
+    /// Where one of them is not written as browsers do.
+    pub fn new<O: Into<String>>(origins: impl IntoIterator<Item = O>) -> Result<Self, CsrfError> {
+        let origins: Vec<String> = origins.into_iter().map(Into::into).collect();
+        if let Some(origin) = origins.iter().find(|origin| !is_origin(origin)) {
+            return Err(CsrfError { origin: origin.clone() });
+        }
+        Ok(Self { origins, exemptions: Vec::new(), report_only: false })
+    }
+
+    /// Lets every request to this path through, compared byte by byte with the path as it was sent: no
+    /// pattern, no prefix, no other spelling. For what authenticates each request by itself.
+    #[must_use]
+    pub fn with_exemption(mut self, path: impl Into<String>) -> Self {
+        self.exemptions.push(path.into());
+        self
+    }
+
+    /// Lets through what would be refused, with the [event](crate::Event::RequestForged) all the same: to see who
+    /// would be hit. It protects nobody.
+    #[must_use]
+    pub const fn report_only(mut self) -> Self {
+        self.report_only = true;
+        self
+    }
+
+    /// Whether what is refused is let through.
+    #[must_use]
+    pub const fn reports_only(&self) -> bool {
+        self.report_only
+    }
+
+    /// The first check.
+    pub fn check_request<'a, I: Iterator<Item = &'a [u8]>>(&self, request: CsrfRequest<'a, I>) -> CsrfVerdict {
+        let CsrfRequest { method, path, mut fetch_site, mut origin } = request;
+        if matches!(method, "GET" | "HEAD" | "OPTIONS") || self.exemptions.iter().any(|exempt| exempt == path) {
+            return CsrfVerdict::Pass;
+        }
+        let provenance = Provenance { method, fetch_site: fetch_site.next(), origin: origin.next() };
+        let repeated = fetch_site.next().is_some() || origin.next().is_some();
+        let origins: Vec<&str> = self.origins.iter().map(String::as_str).collect();
+        if repeated || !provenance.is_ours(&origins) {
+            return CsrfVerdict::Refuse(CsrfRefusal::Foreign);
+        }
+        CsrfVerdict::NeedsToken
+    }
+
+    /// Whether the token has to be looked for in the body: no header carries it, and this is a form.
+    #[must_use]
+    pub fn reads_form(has_header: bool, content_type: Option<&[u8]>) -> bool {
+        let essence = |value: &[u8]| value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().to_vec();
+        !has_header
+            && content_type
+                .is_some_and(|value| essence(value).eq_ignore_ascii_case(b"application/x-www-form-urlencoded"))
+    }
+
+    /// The second check, with all headers of the name [`HEADER`](Self::HEADER), and with the body where
+    /// [`reads_form`](Self::reads_form) says so.
+    ///
+    /// # Errors
+    /// Why the request is refused.
+    pub fn check_token<'a>(
+        session: &ReadSession,
+        headers: impl Iterator<Item = &'a [u8]>,
+        form: Option<&'a [u8]>,
+    ) -> Result<(), CsrfRefusal> {
+        let mut tokens: Vec<&[u8]> = headers.collect();
+        if tokens.is_empty() {
+            // The token is of letters that no form encodes, so there is nothing to decode.
+            let fields = form.unwrap_or_default().split(|byte| *byte == b'&');
+            let field = |pair: &'a [u8]| pair.strip_prefix(Self::FIELD.as_bytes())?.strip_prefix(b"=");
+            tokens.extend(fields.filter_map(field));
+        }
+        match tokens.as_slice() {
+            [] => Err(CsrfRefusal::NoToken),
+            [token] => {
+                let genuine = std::str::from_utf8(token).is_ok_and(|token| session.verify_csrf(token));
+                if genuine { Ok(()) } else { Err(CsrfRefusal::WrongToken) }
+            }
+            _ => Err(CsrfRefusal::RepeatedToken),
+        }
+    }
+}
+
+impl CsrfRefusal {
+    /// A name for logs and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Foreign => "foreign",
+            Self::NoToken => "no_token",
+            Self::RepeatedToken => "repeated_token",
+            Self::WrongToken => "wrong_token",
+        }
+    }
+}
+
+impl fmt::Display for CsrfRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+fn is_origin(origin: &str) -> bool {
+    let Some((scheme, host)) = origin.split_once("://") else { return false };
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
+        _ => (host, None),
+    };
+    let default = if scheme == "https" { 443 } else { 80 };
+    matches!(scheme, "http" | "https")
+        && !name.is_empty()
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._[]:".contains(&byte))
+        && port
+            .is_none_or(|port| port.parse::<u16>().is_ok_and(|number| number != default && number.to_string() == port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_what_browsers_send() {
+        for good in [
+            "https://a.example",
+            "http://127.0.0.1:3000",
+            "http://localhost:8080",
+            "https://[::1]:8443",
+            "https://[::1]",
+        ] {
+            assert!(Csrf::new([good]).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "a.example",
+            "https://",
+            "https://A.example",
+            "https://a.example/",
+            "https://a.example:443",
+            "http://a.example:80",
+            "https://a.example:",
+            "https://a.example:0443",
+            "https://*.example",
+            "null",
+            "ftp://a.example",
+            "https://u@a.example",
+            "https://a.example:99999",
+        ] {
+            let error = Csrf::new([bad]).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{bad}`")) && error.contains("such as"), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_url_encoded_forms_without_a_header_are_read() {
+        assert!(Csrf::reads_form(false, Some(b"Application/X-WWW-Form-URLEncoded ; charset=utf-8")));
+        assert!(!Csrf::reads_form(true, Some(b"application/x-www-form-urlencoded")));
+        assert!(!Csrf::reads_form(false, Some(b"multipart/form-data; boundary=application/x-www-form-urlencoded")));
+        assert!(!Csrf::reads_form(false, None));
+    }
+}

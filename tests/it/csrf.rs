@@ -1,0 +1,325 @@
+//! Every kind of request that another site could make somebody's browser send, through both adapters.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use cloakroom_core::Csrf;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::apps::{Adapter, guarded};
+use crate::setup::{Browser, Kind, Stack, World};
+
+const OURS: &str = "https://shop.example";
+
+mod axum {
+    use super::Adapter;
+
+    #[tokio::test]
+    async fn no_request_of_another_site_enters_a_handler() {
+        super::no_request_of_another_site_enters_a_handler(Adapter::Axum).await;
+    }
+
+    #[tokio::test]
+    async fn an_exemption_is_one_spelling_of_one_path() {
+        super::an_exemption_is_one_spelling_of_one_path(Adapter::Axum).await;
+    }
+
+    #[tokio::test]
+    async fn report_only_lets_everything_through_and_says_what_it_would_refuse() {
+        super::report_only_lets_everything_through_and_says_what_it_would_refuse(Adapter::Axum).await;
+    }
+
+    #[tokio::test]
+    async fn a_form_is_handed_on_whole_and_one_too_long_is_not() {
+        super::a_form_is_handed_on_whole_and_one_too_long_is_not(Adapter::Axum).await;
+    }
+}
+
+mod actix {
+    use super::Adapter;
+
+    #[tokio::test]
+    async fn no_request_of_another_site_enters_a_handler() {
+        super::no_request_of_another_site_enters_a_handler(Adapter::Actix).await;
+    }
+
+    #[tokio::test]
+    async fn an_exemption_is_one_spelling_of_one_path() {
+        super::an_exemption_is_one_spelling_of_one_path(Adapter::Actix).await;
+    }
+
+    #[tokio::test]
+    async fn report_only_lets_everything_through_and_says_what_it_would_refuse() {
+        super::report_only_lets_everything_through_and_says_what_it_would_refuse(Adapter::Actix).await;
+    }
+
+    #[tokio::test]
+    async fn a_form_is_handed_on_whole_and_one_too_long_is_not() {
+        super::a_form_is_handed_on_whole_and_one_too_long_is_not(Adapter::Actix).await;
+    }
+}
+
+const METHODS: [(&str, bool); 8] = [
+    ("POST", false),
+    ("PUT", false),
+    ("PATCH", false),
+    ("DELETE", false),
+    ("PURGE", false),
+    ("post", false),
+    ("GET", true),
+    ("HEAD", true),
+];
+
+/// Whether it passes by itself; where it says nothing, the origin decides.
+const FETCH_SITES: [(Option<&str>, Option<bool>); 6] = [
+    (None, None),
+    (Some("same-origin"), Some(true)),
+    (Some("none"), Some(true)),
+    (Some("same-site"), Some(false)),
+    (Some("cross-site"), Some(false)),
+    (Some("garbage"), None),
+];
+
+const ORIGINS: [&[&str]; 10] = [
+    &[],
+    &[OURS],
+    &["null"],
+    &["http://shop.example"],
+    &["https://shop.example:8443"],
+    &["https://shop.example.evil"],
+    &["https://evilshop.example"],
+    &["https://Shop.example"],
+    &["https://shop.example/path"],
+    &[OURS, OURS],
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Carrier {
+    Header,
+    Form,
+    Multipart,
+    Json,
+    Query,
+    Cookie,
+}
+
+const CARRIERS: [Carrier; 6] =
+    [Carrier::Header, Carrier::Form, Carrier::Multipart, Carrier::Json, Carrier::Query, Carrier::Cookie];
+
+async fn no_request_of_another_site_enters_a_handler(adapter: Adapter) {
+    World::run(adapter, Kind::Memory, Stack::Bare, async |world| {
+        let site = Site::new(&world, Csrf::new([OURS]).unwrap()).await;
+        let mut entered = 0;
+        for (method, safe) in METHODS {
+            for (fetch_site, verdict) in FETCH_SITES {
+                for origins in ORIGINS {
+                    let ours = origins != &[OURS, OURS][..] && verdict.unwrap_or(origins == &[OURS][..]);
+                    let mut headers: Vec<_> = origins.iter().map(|origin| format!("origin: {origin}")).collect();
+                    headers.extend(fetch_site.map(|value| format!("sec-fetch-site: {value}")));
+                    for (what, values, genuine) in &site.tokens {
+                        for carrier in CARRIERS {
+                            // Where the token is not looked at, the best one and none stand for all of them.
+                            let telling = ["right", "absent"].contains(what) && carrier == Carrier::Header;
+                            if (safe || !ours) && !telling {
+                                continue;
+                            }
+                            let passes =
+                                safe || (ours && *genuine && [Carrier::Header, Carrier::Form].contains(&carrier));
+                            let about = format!("{method} {fetch_site:?} {origins:?} {what} by {carrier:?}");
+                            let status = site.send(method, "/do", &headers, carrier, values).await.0;
+                            assert_eq!(status, if passes { 200 } else { 403 }, "{about}");
+                            entered += u64::from(passes);
+                            assert_eq!(site.entered(), entered, "{about}");
+                        }
+                    }
+                }
+            }
+        }
+        assert!(entered > 400, "{entered}");
+        let refused = world.events.of("request_forged");
+        for reason in ["Foreign", "NoToken", "RepeatedToken", "WrongToken"] {
+            assert!(refused.iter().any(|event| event.contains(reason)), "{reason}");
+        }
+        assert!(refused.iter().all(|event| event.contains("let_through: false")));
+        let right = [site.right().to_owned()];
+        let stranger = Site { cookie: String::new(), ..site };
+        let headers = ["sec-fetch-site: same-origin".to_owned()];
+        assert_eq!(stranger.send("POST", "/do", &headers, Carrier::Header, &right).await.0, 403, "without a session");
+    })
+    .await;
+}
+
+async fn an_exemption_is_one_spelling_of_one_path(adapter: Adapter) {
+    World::run(adapter, Kind::Memory, Stack::Bare, async |world| {
+        let site = Site::new(&world, Csrf::new([OURS]).unwrap().with_exemption("/hooks/pay")).await;
+        for path in ["/hooks/pay", "/hooks/pay?x=1"] {
+            assert_eq!(site.send("POST", path, &[], Carrier::Header, &[]).await.0, 200, "{path}");
+        }
+        let others = [
+            "/hooks/pay/",
+            "/hooks/Pay",
+            "/hooks/p%61y",
+            "/hooks//pay",
+            "//hooks/pay",
+            "/hooks/./pay",
+            "/pay",
+            "/nested/hooks/pay",
+            "/hooks/pay;x",
+            "/hooks/payment",
+            "/hooks",
+            "/?/hooks/pay",
+        ];
+        for path in others {
+            assert_eq!(site.send("POST", path, &[], Carrier::Header, &[]).await.0, 403, "{path}");
+        }
+        assert_eq!(site.entered(), 2);
+    })
+    .await;
+}
+
+async fn report_only_lets_everything_through_and_says_what_it_would_refuse(adapter: Adapter) {
+    World::run(adapter, Kind::Memory, Stack::Bare, async |world| {
+        let site = Site::new(&world, Csrf::new([OURS]).unwrap().report_only()).await;
+        let ours = ["sec-fetch-site: same-origin".to_owned()];
+        for (what, values, genuine) in &site.tokens {
+            world.events.forget();
+            assert_eq!(site.send("POST", "/do", &ours, Carrier::Form, values).await.0, 200, "{what}");
+            let reported = world.events.of("request_forged");
+            assert_eq!(reported.len(), usize::from(!genuine), "{what}");
+            assert!(reported.iter().all(|event| event.contains("let_through: true")), "{reported:?}");
+        }
+        world.events.forget();
+        assert_eq!(site.send("POST", "/do", &[], Carrier::Header, &[]).await.0, 200);
+        assert!(world.events.of("request_forged")[0].contains("Foreign"));
+    })
+    .await;
+}
+
+async fn a_form_is_handed_on_whole_and_one_too_long_is_not(adapter: Adapter) {
+    World::run(adapter, Kind::Memory, Stack::Bare, async |world| {
+        let site = Site::new(&world, Csrf::new([OURS]).unwrap()).await;
+        let right = site.right();
+        let headers = ["origin: https://shop.example", "content-type: application/x-www-form-urlencoded"];
+        let headers = headers.map(str::to_owned);
+        let form = |length: usize| format!("csrf_token={right}&rest={}", "x".repeat(length));
+        let (status, echo) = site.raw("POST", "/do", &headers, &form(1000)).await;
+        assert_eq!((status, echo), (200, format!("{}", form(1000).len())));
+        let (status, echo) = site.raw("POST", "/do", &headers, &form(Csrf::MAX_FORM)).await;
+        assert_eq!((status, echo.as_str()), (413, ""));
+        assert_eq!(site.entered(), 1);
+    })
+    .await;
+}
+
+/// An application behind the CSRF checks, and alice's browser.
+struct Site {
+    address: SocketAddr,
+    entries: Arc<AtomicU64>,
+    cookie: String,
+    /// What it is, the values that are sent, and whether they are good.
+    tokens: Vec<(&'static str, Vec<String>, bool)>,
+}
+
+impl Site {
+    async fn new(world: &World, csrf: Csrf) -> Self {
+        let (address, entries) = guarded(&world.manager, csrf).await;
+        let token =
+            async |browser: &mut Browser| browser.visit(async |session| session.csrf_token().unwrap()).await.value;
+        let mut alice = world.browser();
+        let before_sign_in = token(&mut alice).await;
+        alice.visit(async |session| session.login("alice").unwrap()).await;
+        let before_renewal = token(&mut alice).await;
+        alice.visit(async |session| session.renew().unwrap()).await;
+        let (right, again) = (token(&mut alice).await, token(&mut alice).await);
+        let foreign = token(&mut world.signed_in("alice").await).await;
+        let mut doubled = URL_SAFE_NO_PAD.decode(&right).unwrap();
+        let secret = doubled.len() - 32;
+        doubled[secret..].iter_mut().for_each(|byte| *byte ^= 0x5a);
+        doubled[secret - 32..secret].fill(0x5a);
+        let tokens = vec![
+            ("absent", vec![], false),
+            ("empty", vec![String::new()], false),
+            ("short", vec![right[..right.len() - 2].to_owned()], false),
+            ("long", vec![format!("{right}AA")], false),
+            ("another session's", vec![foreign], false),
+            ("from before the sign-in", vec![before_sign_in], false),
+            ("from before a renewal", vec![before_renewal], false),
+            ("masked twice", vec![URL_SAFE_NO_PAD.encode(doubled)], false),
+            ("repeated", vec![right.clone(), "x".to_owned()], false),
+            ("right", vec![right], true),
+            ("another rendering", vec![again], true),
+        ];
+        Self { address, entries, cookie: format!("__Host-id={}", alice.token()), tokens }
+    }
+
+    fn entered(&self) -> u64 {
+        self.entries.load(Ordering::Relaxed)
+    }
+
+    fn right(&self) -> &str {
+        &self.tokens.iter().find(|(what, ..)| *what == "right").unwrap().1[0]
+    }
+
+    async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[String],
+        carrier: Carrier,
+        tokens: &[String],
+    ) -> (u16, String) {
+        let (mut headers, mut path, mut body) = (headers.to_vec(), path.to_owned(), String::new());
+        let fields = || tokens.iter().map(|token| format!("csrf_token={token}")).collect::<Vec<_>>();
+        match carrier {
+            Carrier::Header => headers.extend(tokens.iter().map(|token| format!("x-csrf-token: {token}"))),
+            Carrier::Form => {
+                headers.push("content-type: application/x-www-form-urlencoded".to_owned());
+                body = [vec!["article=7".to_owned()], fields()].concat().join("&");
+            }
+            Carrier::Multipart => {
+                headers.push("content-type: multipart/form-data; boundary=b".to_owned());
+                let part = |token: &String| {
+                    format!("--b\r\ncontent-disposition: form-data; name=\"csrf_token\"\r\n\r\n{token}\r\n")
+                };
+                body = tokens.iter().map(part).collect::<String>() + "--b--\r\n";
+            }
+            Carrier::Json => {
+                headers.push("content-type: application/json".to_owned());
+                body = tokens.first().map_or("{}".to_owned(), |token| format!("{{\"csrf_token\":\"{token}\"}}"));
+            }
+            Carrier::Query => path = format!("{path}?{}&x-csrf-token={}", fields().join("&"), tokens.join("")),
+            Carrier::Cookie => headers.extend(fields().iter().map(|field| format!("cookie: {field}"))),
+        }
+        self.raw(method, &path, &headers, &body).await
+    }
+
+    /// Status and body of the response.
+    async fn raw(&self, method: &str, path: &str, headers: &[String], body: &str) -> (u16, String) {
+        let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+        let cookie = if self.cookie.is_empty() { String::new() } else { format!("cookie: {}\r\n", self.cookie) };
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: shop.example\r\nconnection: close\r\n{cookie}{headers}content-length: {length}\r\n\r\n{body}"
+        );
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        // A server that refuses may hang up before it has read everything.
+        let sent = stream.write_all(request.as_bytes()).await;
+        let mut response = String::new();
+        let read = stream.read_to_string(&mut response).await;
+        assert!(response.starts_with("HTTP/1.1 "), "{method} {path}: {sent:?} {read:?} {response}");
+        let (head, body) = response.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        if status == 403 {
+            assert!(
+                head.contains("cache-control: no-store") && head.contains("vary: Sec-Fetch-Site, Origin"),
+                "{head}"
+            );
+            assert_eq!(body, "");
+        }
+        (status, body.to_owned())
+    }
+}
