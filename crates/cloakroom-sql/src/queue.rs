@@ -46,8 +46,7 @@ impl<T> Queue<T> {
         }
         state.waiting.push_back(item);
         drop(state);
-        // A lone call goes where the last one went: that connection's caches, here and on the server, are warm.
-        self.ready.notify_last();
+        self.ready.notify_one();
         Ok(())
     }
 

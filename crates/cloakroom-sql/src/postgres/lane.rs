@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cloakroom_core::{Clock, StoreErrorKind, WriteOutcome};
 use futures_util::future::{Either, select};
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use futures_util::stream::{self, StreamExt as _};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
@@ -19,6 +19,9 @@ use crate::row::column_millis;
 
 /// The most jobs that one connection takes at once.
 const MOST: usize = 256;
+/// How many statements are under way on a connection through a proxy that pools transactions: some
+/// mix up the bytes of those behind the first.
+const AT_ONCE_THROUGH_A_PROXY: usize = 1;
 /// How often a batch is repeated that others came in the way of.
 const REPEATS: u32 = 8;
 /// The longest pause between two attempts to connect.
@@ -109,7 +112,7 @@ impl Lane {
                 if refused_quickly && Instant::now() >= earliest && self.connect().await.is_ok() {
                     return Next::Work(jobs);
                 }
-                pack(jobs, self.connector.prepared).into_iter().for_each(|parcel| parcel.fail(&fault));
+                pack(jobs).into_iter().for_each(|parcel| parcel.fail(&fault));
             }
         }
     }
@@ -132,7 +135,7 @@ impl Lane {
 
     /// Does all of it, and answers each.
     async fn serve(&mut self, jobs: Vec<Job>) {
-        let mut parcels = pack(jobs, self.connector.prepared);
+        let mut parcels = pack(jobs);
         let mut reconnected = false;
         for repeat in 0..REPEATS {
             if self.connection.is_none() {
@@ -163,16 +166,13 @@ impl Lane {
         let server = &*self.connector.server;
         let now = self.clock.as_ref().map(|clock| column_millis(clock.now()));
         let mut waiting: Vec<_> = parcels.into_iter().map(|parcel| Some(Arc::new(parcel))).collect();
-        let sent: FuturesUnordered<_> = waiting
-            .iter()
-            .flatten()
-            .cloned()
-            .enumerate()
+        let parcels: Vec<_> = waiting.iter().flatten().cloned().enumerate().collect();
+        let sent = stream::iter(parcels)
             .map(|(place, parcel)| async move { (place, parcel.send(session, now).await) })
-            .collect();
+            .buffer_unordered(if self.connector.prepared { usize::MAX } else { AT_ONCE_THROUGH_A_PROXY });
         let (mut again, mut lost) = (Vec::new(), false);
         let answering = async {
-            let mut sent = sent;
+            let mut sent = pin!(sent);
             while let Some((place, result)) = sent.next().await {
                 let Some(parcel) = waiting[place].take().and_then(Arc::into_inner) else { continue };
                 match result {
