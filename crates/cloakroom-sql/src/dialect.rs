@@ -471,7 +471,8 @@ pub(crate) mod postgres {
             AS i(id, handle, principal, created, last_seen, idle_deadline, absolute_deadline, record) \
         ORDER BY i.id ON CONFLICT (id) DO NOTHING RETURNING id";
 
-    /// The condition and the changes of an update, with the parameters of one record.
+    /// The condition and the changes of an update, with the parameters of one record. The handle is not
+    /// asked for by `=`, so that nobody looks for the row in its index.
     macro_rules! update {
         ($from:expr, $id:literal, $expected:literal, $last_seen:literal, $idle:literal, $absolute:literal,
             $record:literal, $handle:literal, $created:literal, $principal:literal, $old:literal, $now:literal) => {
@@ -505,7 +506,7 @@ pub(crate) mod postgres {
                 $now,
                 ") AND ",
                 $old,
-                ".handle = ",
+                ".handle IS NOT DISTINCT FROM ",
                 $handle,
                 " AND ",
                 $old,
@@ -528,47 +529,32 @@ pub(crate) mod postgres {
         };
     }
 
-    /// Returns whether it was saved, and if not what there was when the statement began. What should
-    /// have been saved and was not was changed in between: then `UPDATE_LOCKED` tells. Parameters: id,
+    /// Returns the id if it was saved; if not, `UPDATE_LOCKED` tells what there is. Parameters: id,
     /// expected revision, last seen, idle deadline, absolute deadline, record, handle, created,
     /// principal; now or NULL.
-    pub(crate) const UPDATE: &str = concat!(
-        "WITH saved AS (",
-        update!("", "$1", "$2", "$3::bigint", "$4::bigint", "$5::bigint", "$6", "$7", "$8", "$9::text", "s", "$10"),
-        ") SELECT v.id, NULL::bytea, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bytea, 0::bigint, ",
-        "true FROM saved v UNION ALL SELECT ",
-        columns!(10),
-        ", false FROM cloakroom_sessions s WHERE s.id = $1 AND NOT EXISTS (SELECT FROM saved)"
-    );
+    pub(crate) const UPDATE: &str =
+        update!("", "$1", "$2", "$3", "$4::bigint", "$5::bigint", "$6", "$7", "$8", "$9::text", "s", "$10");
 
     /// As `UPDATE` of many, whose ids are in order, and with parameters that are arrays. Each row is
     /// locked by a lookup of its id in this order.
-    pub(crate) const UPDATE_MANY: &str = concat!(
-        "WITH saved AS (",
-        update!(
-            concat!(" FROM ", updates!()),
-            "i.id",
-            "i.expected",
-            "i.last_seen",
-            "i.idle_deadline",
-            "i.absolute_deadline",
-            "i.record",
-            "i.handle",
-            "i.created",
-            "i.principal",
-            "s",
-            "$10"
-        ),
-        ") SELECT v.id, NULL::bytea, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bytea, 0::bigint, ",
-        "true FROM saved v UNION ALL SELECT ",
-        columns!(10),
-        ", false FROM unnest($1::bytea[]) AS m(id) JOIN cloakroom_sessions s ON s.id = m.id ",
-        "WHERE m.id NOT IN (SELECT v.id FROM saved v)"
+    pub(crate) const UPDATE_MANY: &str = update!(
+        concat!(" FROM ", updates!()),
+        "i.id",
+        "i.expected",
+        "i.last_seen",
+        "i.idle_deadline",
+        "i.absolute_deadline",
+        "i.record",
+        "i.handle",
+        "i.created",
+        "i.principal",
+        "s",
+        "$10"
     );
 
     /// As `UPDATE_MANY`, and in the order of ids however it is planned: the rows are locked first, and
-    /// what is decided is decided by the locked row. That is the newest, where the statement's snapshot
-    /// may be older.
+    /// what is decided is decided by the locked row. Returns for each what there is, and whether it was
+    /// saved.
     pub(crate) const UPDATE_LOCKED: &str = concat!(
         "WITH locked AS MATERIALIZED ( \
             SELECT s.id, s.handle, s.revision, s.principal, s.created, s.last_seen, s.idle_deadline, s.ended_reason, \
@@ -594,19 +580,13 @@ pub(crate) mod postgres {
         FROM locked l LEFT JOIN saved v ON v.id = l.id"
     );
 
-    /// Returns whether it was touched, and if not what there was when the statement began, as `UPDATE`
-    /// does. Parameters: arrays of id, last seen, idle deadline, with the ids in order; now or NULL.
-    pub(crate) const TOUCH: &str = "WITH touched AS ( \
-            UPDATE cloakroom_sessions s SET last_seen = greatest(s.last_seen, i.last_seen), \
-                idle_deadline = least(greatest(s.idle_deadline, i.idle_deadline), s.absolute_deadline) \
-            FROM unnest($1::bytea[], $2::bigint[], $3::bigint[]) AS i(id, last_seen, idle_deadline) \
-            WHERE s.id = i.id AND s.ended_reason IS NULL AND s.idle_deadline > cloakroom_now($4) \
-            RETURNING s.id \
-        ) \
-        SELECT t.id, true, NULL::bigint, NULL::bigint, 0::bigint FROM touched t \
-        UNION ALL SELECT s.id, false, s.ended_reason, s.idle_deadline, cloakroom_now($4) \
-        FROM unnest($1::bytea[]) AS m(id) JOIN cloakroom_sessions s ON s.id = m.id \
-        WHERE m.id NOT IN (SELECT t.id FROM touched t)";
+    /// Returns the ids that were touched; of the others `TOUCH_LOCKED` tells what there is. Parameters:
+    /// arrays of id, last seen, idle deadline, with the ids in order; now or NULL.
+    pub(crate) const TOUCH: &str = "UPDATE cloakroom_sessions s SET last_seen = greatest(s.last_seen, i.last_seen), \
+            idle_deadline = least(greatest(s.idle_deadline, i.idle_deadline), s.absolute_deadline) \
+        FROM unnest($1::bytea[], $2::bigint[], $3::bigint[]) AS i(id, last_seen, idle_deadline) \
+        WHERE s.id = i.id AND s.ended_reason IS NULL AND s.idle_deadline > cloakroom_now($4) \
+        RETURNING s.id";
 
     /// As `TOUCH`, as `UPDATE_LOCKED` does.
     pub(crate) const TOUCH_LOCKED: &str = "WITH locked AS MATERIALIZED ( \

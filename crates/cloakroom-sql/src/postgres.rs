@@ -40,8 +40,9 @@ pub use self::options::PostgresOptions;
 
 /// Sessions in PostgreSQL 13 or later, for any number of processes. Clones share one store.
 ///
-/// Each call is one statement and one round trip, decided by the server's clock. A write is answered
-/// when it is committed; a load that starts after that sees it, from every process. Each call is done
+/// Each call is one statement and one round trip, decided by the server's clock; an update or a touch
+/// that is refused takes a second one, which brings what is there. A write is answered when it is
+/// committed; a load that starts after that sees it, from every process. Each call is done
 /// whole or not at all, also when its future is dropped: what was queued before still happens. What
 /// waits together travels together, and a lone call is sent at once.
 ///

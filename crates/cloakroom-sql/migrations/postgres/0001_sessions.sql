@@ -8,9 +8,10 @@ CREATE TABLE cloakroom_migrations (
 );
 
 -- Room in every page, so that an update or a touch finds it in the same page and writes to no index.
+-- No checks: the server prepares them anew for each statement, which took a fifth of an update.
 CREATE TABLE cloakroom_sessions (
-    id bytea NOT NULL PRIMARY KEY CHECK (octet_length(id) = 26),
-    handle bytea NOT NULL CHECK (octet_length(handle) = 10),
+    id bytea NOT NULL PRIMARY KEY,
+    handle bytea NOT NULL,
     revision bigint NOT NULL,
     principal text COLLATE "C",
     created bigint NOT NULL,
@@ -23,10 +24,7 @@ CREATE TABLE cloakroom_sessions (
     ended_at bigint,
     ended_reason bigint,
     successor bytea,
-    record bytea,
-    CHECK (idle_deadline <= absolute_deadline),
-    CHECK ((ended_at IS NULL) = (record IS NOT NULL)),
-    CHECK ((ended_at IS NULL) = (ended_reason IS NULL))
+    record bytea
 ) WITH (fillfactor = 80);
 
 -- Sealed records do not compress; trying costs more than it saves.

@@ -75,6 +75,8 @@ async fn no_statement_reads_the_whole_table() {
             let plan = plan(&client, statement, settings).await;
             assert!(plan.contains(index), "{statement}\n{plan}");
             assert!(!plan.contains("Seq Scan"), "{statement}\n{plan}");
+            let by_handle = plan.contains("plans_sessions_handle") && index != "plans_sessions_handle";
+            assert!(!by_handle, "{statement}\n{plan}");
         }
     }
     // The order of the ids is the order of the locks.

@@ -84,11 +84,6 @@ impl Connector {
 }
 
 impl Session {
-    /// Whether statements are planned once, as the options of the connection say.
-    pub(crate) fn is_prepared(&self) -> bool {
-        !self.prepared.is_empty()
-    }
-
     /// One statement, one round trip. Nothing where not as many rows came as the server says it sent.
     pub(crate) async fn query(
         &self,

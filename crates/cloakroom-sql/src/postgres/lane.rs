@@ -112,7 +112,7 @@ impl Lane {
                 if refused_quickly && Instant::now() >= earliest && self.connect().await.is_ok() {
                     return Next::Work(jobs);
                 }
-                pack(jobs).into_iter().for_each(|parcel| parcel.fail(&fault));
+                pack(jobs, self.connector.prepared).into_iter().for_each(|parcel| parcel.fail(&fault));
             }
         }
     }
@@ -135,7 +135,7 @@ impl Lane {
 
     /// Does all of it, and answers each.
     async fn serve(&mut self, jobs: Vec<Job>) {
-        let mut parcels = pack(jobs);
+        let mut parcels = pack(jobs, self.connector.prepared);
         let mut reconnected = false;
         for repeat in 0..REPEATS {
             if self.connection.is_none() {

@@ -52,14 +52,15 @@ pub(crate) enum Parcel {
 /// How the rows of a batch are locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Locking {
-    /// As they are found.
+    /// As they are found. Tells only what was written.
     AsFound,
-    /// Before anything is decided: for what others changed in between.
+    /// Before anything is decided. Tells what there is: for what was not written at first.
     First,
 }
 
 /// Packs what waited together. Reads first: they are quick, and nobody waits for them to commit.
-pub(crate) fn pack(jobs: Vec<Job>) -> Vec<Parcel> {
+/// Only statements that are prepared find the rows of many in the order of their ids.
+pub(crate) fn pack(jobs: Vec<Job>, prepared: bool) -> Vec<Parcel> {
     let (mut loads, mut creates, mut updates, mut calls) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut touches: HashMap<SessionId, (Deadlines, Vec<Answer<Touch>>)> = HashMap::new();
     for job in jobs {
@@ -86,12 +87,17 @@ pub(crate) fn pack(jobs: Vec<Job>) -> Vec<Parcel> {
         parcels.push(Parcel::Loads(loads));
     }
     parcels.extend(waves(creates, |(row, _)| row.id, |(row, _)| row.encoded.len()).into_iter().map(Parcel::Creates));
-    let bytes = |update: &(Revision, Row, Answer<Updated>)| update.1.encoded.len();
-    parcels.extend(
-        waves(updates, |(_, row, _)| row.id, bytes).into_iter().map(|wave| Parcel::Updates(wave, Locking::AsFound)),
-    );
-    parcels
-        .extend(waves(touches, |(id, ..)| *id, |_| 0).into_iter().map(|wave| Parcel::Touches(wave, Locking::AsFound)));
+    let locking = |items: usize| if prepared || items == 1 { Locking::AsFound } else { Locking::First };
+    let updates = waves(updates, |(_, row, _)| row.id, |(_, row, _)| row.encoded.len());
+    for wave in updates {
+        let locking = locking(wave.len());
+        parcels.push(Parcel::Updates(wave, locking));
+    }
+    let touches = waves(touches, |(id, ..)| *id, |_| 0);
+    for wave in touches {
+        let locking = locking(wave.len());
+        parcels.push(Parcel::Touches(wave, locking));
+    }
     parcels.extend(calls);
     parcels
 }
@@ -160,8 +166,8 @@ impl Parcel {
                     return send_update(session, *expected, row, now).await;
                 }
                 let statement = match locking {
-                    Locking::AsFound if session.is_prepared() => Statement::UpdateMany,
-                    Locking::AsFound | Locking::First => Statement::UpdateLocked,
+                    Locking::AsFound => Statement::UpdateMany,
+                    Locking::First => Statement::UpdateLocked,
                 };
                 let ids = column(updates, |(_, row, _)| row.id.as_bytes().as_slice());
                 let expected = column(updates, |(expected, ..)| column_revision(*expected));
@@ -188,8 +194,8 @@ impl Parcel {
             }
             Self::Touches(touches, locking) => {
                 let statement = match locking {
-                    Locking::AsFound if session.is_prepared() || touches.len() == 1 => Statement::Touch,
-                    Locking::AsFound | Locking::First => Statement::TouchLocked,
+                    Locking::AsFound => Statement::Touch,
+                    Locking::First => Statement::TouchLocked,
                 };
                 let ids = column(touches, |(id, ..)| id.as_bytes().as_slice());
                 let last_seen = column(touches, |(_, deadlines, _)| deadlines.last_seen);
@@ -223,11 +229,11 @@ impl Parcel {
                 }
                 Err(error) => return Err((Self::Creates(creates), error)),
             },
-            Self::Updates(updates, locking) => match by_id(&rows, updated) {
+            Self::Updates(updates, locking) => match by_id(&rows, |row| locking.updated(row)) {
                 Ok(found) => return Ok(give_updated(updates, locking, found)),
                 Err(error) => return Err((Self::Updates(updates, locking), error)),
             },
-            Self::Touches(touches, locking) => match by_id(&rows, touched) {
+            Self::Touches(touches, locking) => match by_id(&rows, |row| locking.touched(row)) {
                 Ok(found) => return Ok(give_touched(touches, locking, &found)),
                 Err(error) => return Err((Self::Touches(touches, locking), error)),
             },
@@ -248,6 +254,26 @@ impl Parcel {
             }
             Self::Call(_, answer) => drop(answer.send(Err(fault.clone()))),
         }
+    }
+}
+
+impl Locking {
+    /// What a row of the statement says of an update.
+    fn updated(self, row: &DriverRow) -> Result<Updated, tokio_postgres::Error> {
+        let saved = self == Self::AsFound || get(row, 8)?;
+        Ok(if saved { Updated::Saved } else { Updated::Not(Some(seen(row)?)) })
+    }
+
+    /// What a row of the statement says of a touch.
+    fn touched(self, row: &DriverRow) -> Result<Touch, tokio_postgres::Error> {
+        if self == Self::AsFound || get(row, 1)? {
+            return Ok(Touch::Touched);
+        }
+        if let Some(ended) = get::<Option<i64>>(row, 2)? {
+            return Ok(Touch::Gone(reason(ended)));
+        }
+        let expired = get::<Option<i64>>(row, 3)?.unwrap_or(0) <= get(row, 4)?;
+        Ok(Touch::Gone(expired.then_some(EndReason::Expired)))
     }
 }
 
@@ -284,10 +310,6 @@ fn give_seen(loads: Vec<(SessionId, Answer<Option<Seen>>)>, mut found: HashMap<S
     }
 }
 
-fn updated(row: &DriverRow) -> Result<Updated, tokio_postgres::Error> {
-    Ok(if get(row, 8)? { Updated::Saved } else { Updated::Not(Some(seen(row)?)) })
-}
-
 fn give_updated(
     updates: Vec<(Revision, Row, Answer<Updated>)>,
     locking: Locking,
@@ -295,46 +317,25 @@ fn give_updated(
 ) -> Option<Parcel> {
     let mut again = Vec::new();
     for (expected, row, answer) in updates {
-        let updated = found.remove(&row.id).unwrap_or(Updated::Not(None));
-        let overtaken = match &updated {
-            // By what there was, it should have been saved: or the names differ, which nobody is in a hurry for.
-            Updated::Not(Some(Seen { columns, now })) => {
-                columns.is_live(*now) && columns.revision == column_revision(expected)
-            }
-            Updated::Saved | Updated::Not(None) => false,
-        };
-        if overtaken && locking == Locking::AsFound {
-            again.push((expected, row, answer));
-        } else {
-            drop(answer.send(Ok(updated)));
+        match found.remove(&row.id) {
+            None if locking == Locking::AsFound => again.push((expected, row, answer)),
+            updated => drop(answer.send(Ok(updated.unwrap_or(Updated::Not(None))))),
         }
     }
     (!again.is_empty()).then_some(Parcel::Updates(again, Locking::First))
 }
 
-/// What became of a touch: nothing where there should have been something.
-fn touched(row: &DriverRow) -> Result<Option<Touch>, tokio_postgres::Error> {
-    if get(row, 1)? {
-        return Ok(Some(Touch::Touched));
-    }
-    if let Some(ended) = get::<Option<i64>>(row, 2)? {
-        return Ok(Some(Touch::Gone(reason(ended))));
-    }
-    let expired = get::<Option<i64>>(row, 3)?.unwrap_or(0) <= get(row, 4)?;
-    Ok(expired.then_some(Touch::Gone(Some(EndReason::Expired))))
-}
-
 fn give_touched(
     touches: Vec<(SessionId, Deadlines, Vec<Answer<Touch>>)>,
     locking: Locking,
-    found: &HashMap<SessionId, Option<Touch>>,
+    found: &HashMap<SessionId, Touch>,
 ) -> Option<Parcel> {
     let mut again = Vec::new();
     for (id, deadlines, answers) in touches {
-        match found.get(&id).copied().unwrap_or(Some(Touch::Gone(None))) {
+        match found.get(&id) {
             None if locking == Locking::AsFound => again.push((id, deadlines, answers)),
             touch => {
-                let touch = touch.unwrap_or(Touch::Gone(None));
+                let touch = touch.copied().unwrap_or(Touch::Gone(None));
                 answers.into_iter().for_each(|answer| drop(answer.send(Ok(touch))));
             }
         }

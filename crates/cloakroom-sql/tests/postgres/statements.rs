@@ -64,13 +64,14 @@ async fn cost_of_verbs(place: &Place, proxy: &Proxy, prepared: bool) -> Vec<(&'s
 }
 
 #[tokio::test]
-async fn every_verb_is_one_statement() {
+async fn every_verb_is_one_statement_and_a_refused_update_two() {
     let url = shared::postgres();
     let proxy = Proxy::to(&url).await;
     let place = Place::at(proxy.url(&url));
     for prepared in [true, false] {
         let costs = cost_of_verbs(&place, &proxy, prepared).await;
-        assert!(costs.iter().all(|(_, statements)| *statements == 1), "prepared: {prepared}: {costs:?}");
+        let budget = |verb| if verb == "update with a conflict" { 2 } else { 1 };
+        assert!(costs.iter().all(|(verb, cost)| *cost == budget(*verb)), "prepared: {prepared}: {costs:?}");
         place.run("TRUNCATE cloakroom_sessions").await;
         proxy.take_counts();
     }
@@ -140,28 +141,24 @@ async fn updates_and_touches_write_to_no_index() {
     }
     let pages = "SELECT sum(pg_relation_size(indexrelid))::bigint FROM pg_index \
         WHERE indrelid = to_regclass('cloakroom_sessions')";
-    let before = place.number(pages).await;
-    let mut saved = Revision::FIRST;
-    for step in 1..20 {
-        for n in 0..50 {
-            let deadline = place.clock.now() + Duration::from_secs(60 + step);
-            store.touch(&id(n), place.clock.now(), deadline).await.unwrap();
-            assert_eq!(store.update(&id(n), saved, &place.record(n)).await.unwrap(), Update::Saved(saved.next()));
-        }
-        saved = saved.next();
-    }
-    store.close().await;
-    assert_eq!(place.number(pages).await, before);
     // Of those that found room in their page. The collector is told when a connection closes.
     let counted = "SELECT coalesce(sum(n_tup_hot_upd), 0)::bigint FROM pg_stat_user_tables \
         WHERE relname = 'cloakroom_sessions'";
-    let mut hot = 0;
-    for _ in 0..100 {
-        hot = place.number(counted).await;
-        if hot > 1500 {
+    let mut saved = Revision::FIRST;
+    // While another test holds a snapshot, what is outdated keeps its room in the page: then once more.
+    for round in 1..=20 {
+        let (before, hot) = (place.number(pages).await, place.number(counted).await);
+        for step in 1..10 {
+            for n in 0..50 {
+                let deadline = place.clock.now() + Duration::from_secs(60 + round * 10 + step);
+                store.touch(&id(n), place.clock.now(), deadline).await.unwrap();
+                assert_eq!(store.update(&id(n), saved, &place.record(n)).await.unwrap(), Update::Saved(saved.next()));
+            }
+            saved = saved.next();
+        }
+        if place.number(pages).await == before && place.number(counted).await - hot > 400 {
             return;
         }
-        tokio::time::sleep(Duration::from_millis(20)).await; // tidy: sleep — the server counts a moment later
     }
-    panic!("only {hot} of 1900 were written in place");
+    panic!("updates that change no index wrote to one, twenty times over");
 }
