@@ -11,9 +11,9 @@ use crate::programs::{program, run};
 
 /// What the ACL user of [`RedisBuilder::acl`] may do, in the words of `ACL SETUSER`: the `ACL_RULE` of
 /// cloakroom-redis (a test compares the two), for every prefix that begins with `cloakroom`.
-pub const ACL_RULES: &str = "resetkeys ~cloakroom* resetchannels -@all \
+pub const ACL_RULES: &str = "resetkeys ~cloakroom* resetchannels &cloakroom* -@all \
     +select +ping +time +get +mget +getrange +set +setrange +del +exists +pexpire +pttl \
-    +zadd +zrem +zrange +zrangebyscore +eval +evalsha +scan +wait \
+    +zadd +zrem +zrange +zrangebyscore +eval +evalsha +publish +subscribe +scan +wait \
     +cluster|slots +asking \
     +info +config|get +cluster|info";
 

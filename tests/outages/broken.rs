@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use cloakroom_core::{
     Create, EndReason, Ended, Handle, Listing, Load, MemoryStore, Page, Principal, Probe, Record, Renew, Renewal,
-    Revision, SessionId, SessionLimit, SessionStore, StoreError, StoreErrorKind, Stored, Touch, Update, Verb,
+    Revision, SessionId, SessionLimit, SessionStore, Signals, StoreError, StoreErrorKind, Stored, Touch, Update, Verb,
 };
 
 /// What is broken.
@@ -202,5 +202,9 @@ impl SessionStore for Broken {
 
     async fn probe(&self) -> Result<Probe, StoreError> {
         self.inner.probe().await
+    }
+
+    fn signals(&self) -> Option<Signals> {
+        self.inner.signals()
     }
 }

@@ -16,6 +16,7 @@ mod require;
 
 mod manager;
 mod policy;
+mod watch;
 
 mod id;
 mod keyring;
@@ -28,6 +29,7 @@ mod seal;
 pub mod layer;
 mod memory;
 mod record;
+mod signals;
 mod store;
 mod sweeper;
 
@@ -55,9 +57,11 @@ pub use require::{LocalPath, NotLocal, Require};
 pub use revocation::Revocations;
 pub use seal::{Seal, SealError};
 pub use session::{Flash, Key, ReadSession, Session, SessionKey, State, Transaction};
+pub use signals::{Signal, Signaller, Signals};
 pub use store::{
     Create, Durability, EndReason, Ended, Excess, Listing, Load, Page, PageCursor, Probe, Renew, Renewal, Revision,
     SessionLimit, SessionStore, Stored, Summary, Touch, Update, Verb,
 };
 pub use sweeper::Sweeper;
 pub use token::{OsRandom, Random, RandomError, Rejection, Token};
+pub use watch::{SessionWatch, WatchEnd};

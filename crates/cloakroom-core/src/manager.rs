@@ -18,6 +18,7 @@ use crate::seal::{Seal, SealError};
 use crate::session::{CookieReply, Former, Inner, Mode, Origin, Session};
 use crate::store::{EndReason, Ended, Listing, Load, Page, SessionLimit, SessionStore, Stored, Verb};
 use crate::token::{OsRandom, Random, RandomError, Rejection, Token};
+use crate::watch::Watches;
 
 /// Where a session's record is: on the server, or in the client's token.
 #[derive(Clone, Debug)]
@@ -81,6 +82,7 @@ pub struct Manager {
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     events: Arc<dyn EventSink>,
+    watches: Watches,
 }
 
 /// Makes a [`Manager`]. Whatever is not set has the library's default.
@@ -149,6 +151,7 @@ impl ManagerBuilder {
             clock: self.clock,
             random: self.random,
             events: self.events,
+            watches: Watches::default(),
         }))
     }
 }
@@ -363,6 +366,10 @@ impl Manager {
 
     pub(crate) const fn cookie(&self) -> &Cookie {
         &self.cookie
+    }
+
+    pub(crate) const fn watches(&self) -> &Watches {
+        &self.watches
     }
 
     pub(crate) fn clock(&self) -> &dyn Clock {

@@ -18,6 +18,7 @@ use crate::clock::{Clock, SystemClock, from_unix_millis, millis, unix_millis};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::id::{Handle, Principal, SessionId};
 use crate::record::Record;
+use crate::signals::{Signal, Signaller, Signals};
 use crate::store::{
     Create, Durability, EndReason, Ended, Excess, Listing, Load, Page, PageCursor, Probe, Renew, Renewal, Revision,
     SessionLimit, SessionStore, Stored, Summary, Touch, Update, Verb,
@@ -46,6 +47,7 @@ pub struct MemoryStore {
     capacity: usize,
     tombstones: Duration,
     clock: Arc<dyn Clock>,
+    signaller: Signaller,
 }
 
 enum Slot {
@@ -82,6 +84,7 @@ impl MemoryStore {
             capacity: Self::DEFAULT_CAPACITY,
             tombstones: Self::DEFAULT_TOMBSTONES,
             clock: Arc::new(SystemClock),
+            signaller: Signaller::new(),
         }
     }
 
@@ -342,6 +345,7 @@ impl SessionStore for MemoryStore {
         drop(shards);
         indexes.remove_all(record, &excess);
         indexes.add(record, *id);
+        self.tell(evicted.iter().copied());
         Ok(Create::Created { evicted })
     }
 
@@ -434,6 +438,7 @@ impl SessionStore for MemoryStore {
         indexes.remove_all(record, &excess);
         indexes.remove(&current.record);
         indexes.add(record, *new);
+        self.tell(evicted.iter().copied().chain([current.record.handle()]));
         Ok(Renew::Renewed { revision, evicted })
     }
 
@@ -456,6 +461,7 @@ impl SessionStore for MemoryStore {
                     slot.end(if was_live { reason } else { EndReason::Expired }, now, None);
                     drop(shard);
                     indexes.remove(&record);
+                    self.tell([record.handle()]);
                     return Ok(was_live);
                 }
             }
@@ -590,6 +596,10 @@ impl SessionStore for MemoryStore {
             warnings: full.then_some(warning).into_iter().collect(),
         })
     }
+
+    fn signals(&self) -> Option<Signals> {
+        Some(self.signaller.signals())
+    }
 }
 
 fn slot_expired(stored: &Stored, now: u64) -> bool {
@@ -597,6 +607,10 @@ fn slot_expired(stored: &Stored, now: u64) -> bool {
 }
 
 impl MemoryStore {
+    fn tell(&self, ended: impl IntoIterator<Item = Handle>) {
+        ended.into_iter().for_each(|handle| self.signaller.tell(Signal::Ended(handle)));
+    }
+
     /// Ends the principal's sessions that match, while nobody can add or move one of theirs.
     fn end_sessions(&self, principal: &Principal, matches: impl Fn(&PageCursor) -> bool) -> u64 {
         let now = self.now();
@@ -612,6 +626,7 @@ impl MemoryStore {
                 let was_live = slot.live(now).is_some();
                 slot.end(if was_live { EndReason::Revoked } else { EndReason::Expired }, now, None);
                 ended += u64::from(was_live);
+                self.tell([cursor.handle]);
             }
             false
         });

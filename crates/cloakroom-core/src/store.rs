@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use crate::error::StoreError;
 use crate::id::{Handle, Principal, SessionId};
 use crate::record::{Assurance, Client, Record};
+use crate::signals::Signals;
 
 /// Where sessions live.
 ///
@@ -106,6 +107,18 @@ pub trait SessionStore: fmt::Debug + fmt::Display + Send + Sync + 'static {
 
     /// Whether the store answers, how fast, how durable it is, and what is set up wrongly.
     async fn probe(&self) -> Result<Probe, StoreError>;
+
+    /// Tells of ends and renewals from now on, those by other processes included; `None` from a store that cannot.
+    ///
+    /// What `delete`, `revoke`, `revoke_all`, `renew` and a limit end is told; what expires is not. Each is
+    /// a hint: one may be lost with a connection, and then [`Signal::Unsure`](crate::Signal::Unsure)
+    /// follows when there is a connection again.
+    ///
+    /// A store that listens to a server begins with the first call, and ends when all signals are dropped.
+    ///
+    /// # Panics
+    /// May panic outside of a Tokio runtime.
+    fn signals(&self) -> Option<Signals>;
 }
 
 /// A verb of the store contract, for errors, events and metrics.

@@ -38,7 +38,7 @@ pub struct Sweeper(JoinHandle<()>);
 
 impl Sweeper {
     /// The most rows of one batch.
-    pub const BATCH: u32 = 250;
+    pub const BATCH: u32 = 100;
     /// The pause after the first failure, before chance lengthens it.
     pub const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
     /// The longest pause after failures, before chance lengthens it.

@@ -6,6 +6,8 @@
 //! PREFIX{shard}rest~         beside a session that is being moved here from another slot
 //! PREFIX{shard}@principal    the index of a principal's sessions
 //! ```
+//!
+//! Ends are told on the channel `PREFIXends`.
 
 use base64ct::{Base64UrlUnpadded, Encoding as _};
 use cloakroom_core::{Handle, Principal, SessionId};
@@ -37,6 +39,11 @@ impl Keys {
 
     pub(crate) fn index(&self, principal: &Principal) -> Vec<u8> {
         [self.base(&principal.shard()), b"@".to_vec(), principal.as_str().as_bytes().to_vec()].concat()
+    }
+
+    /// The channel on which ends are told, by their handles.
+    pub(crate) fn channel(&self) -> String {
+        format!("{}ends", self.prefix)
     }
 
     /// A glob for all keys; what is special in one is escaped.

@@ -9,6 +9,7 @@ mod connection;
 mod lane;
 mod node;
 mod open_error;
+mod subscription;
 mod tls;
 
 use std::fmt;
@@ -27,8 +28,10 @@ use self::node::Node;
 use crate::fault::{Fault, Reaction};
 use crate::options::{RedisDurability, RedisOptions, Target};
 
+pub(crate) use self::lane::pause;
 pub(crate) use self::node::Answers;
 pub use self::open_error::{RedisOpenError, RedisOpenErrorKind};
+pub(crate) use self::subscription::Subscription;
 
 /// The connections to a server, to the primary of a service, or to a cluster. Clones share them.
 #[derive(Clone)]
@@ -156,6 +159,23 @@ impl Link {
         Ok(connection.hello().server_name())
     }
 
+    /// Listens to a channel, at one of the servers: each tells what was said at any.
+    pub(crate) async fn subscribe(&self, channel: &str) -> Result<Subscription, RedisOpenError> {
+        let deadline = self.deadline();
+        let node = match &self.0.topology {
+            Topology::One(node) => Arc::clone(node),
+            Topology::Cluster(cluster) => {
+                let mut primaries = cluster.primaries();
+                let chosen = lane::chance().checked_rem(primaries.len() as u64).unwrap_or(0);
+                match primaries.len() {
+                    0 => return Err(RedisOpenError::new(RedisOpenErrorKind::Unreachable, self, "no node is known")),
+                    _ => primaries.swap_remove(chosen as usize),
+                }
+            }
+        };
+        node.subscribe(channel, deadline).await
+    }
+
     /// Gives all connections up; each closes when what is under way on it is answered. A later call
     /// would make them anew.
     pub(crate) fn close(&self) {
@@ -273,7 +293,7 @@ impl Link {
             // Two nodes that send a call back and forth agree in a moment.
             let pause = match round {
                 0..=2 if !waits && !rediscover => Duration::ZERO,
-                _ => lane::pause(round, Duration::from_millis(100)),
+                _ => pause(round, Duration::from_millis(100)),
             };
             let again = Instant::now() + pause;
             if again >= deadline {

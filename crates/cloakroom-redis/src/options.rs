@@ -27,9 +27,9 @@ use crate::link::RedisOpenError;
 /// ```text
 /// ACL SETUSER cloakroom on >PASSWORD resetkeys ~cloakroom:* …
 /// ```
-pub const ACL_RULE: &str = "resetkeys ~cloakroom:* resetchannels -@all \
+pub const ACL_RULE: &str = "resetkeys ~cloakroom:* resetchannels &cloakroom:* -@all \
     +select +ping +time +get +mget +getrange +set +setrange +del +exists +pexpire +pttl \
-    +zadd +zrem +zrange +zrangebyscore +eval +evalsha +scan +wait \
+    +zadd +zrem +zrange +zrangebyscore +eval +evalsha +publish +subscribe +scan +wait \
     +cluster|slots +asking \
     +info +config|get +cluster|info";
 

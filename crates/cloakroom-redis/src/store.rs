@@ -2,6 +2,7 @@
 
 mod answer;
 mod crossing;
+mod listen;
 mod scan;
 
 use std::fmt;
@@ -13,7 +14,8 @@ use bytes::Bytes;
 use cloakroom_core::clock::unix_millis;
 use cloakroom_core::{
     Clock, Create, EndReason, Ended, Excess, Handle, Listing, Load, Page, Principal, Probe, Record, Renew, Renewal,
-    Revision, SessionId, SessionLimit, SessionStore, StoreError, StoreErrorKind, Stored, Summary, Touch, Update, Verb,
+    Revision, SessionId, SessionLimit, SessionStore, Signaller, Signals, StoreError, StoreErrorKind, Stored, Summary,
+    Touch, Update, Verb,
 };
 use redis::{Pipeline, Value};
 
@@ -60,6 +62,7 @@ struct Inner {
     updates: Lane<Written, Result<Value, Fault>>,
     touches: Lane<Seen, Result<Value, Fault>>,
     scanned: scan::Cache,
+    signaller: Signaller,
     description: String,
 }
 
@@ -117,6 +120,7 @@ impl RedisStore {
             updates: Lane::start(Arc::clone(&carrier), options.queue, WRITES_AT_ONCE),
             touches: Lane::start(Arc::clone(&carrier), options.queue, WRITES_AT_ONCE),
             scanned: scan::Cache::default(),
+            signaller: Signaller::new(),
             description: format!("redis({})", options.target),
             carrier,
         }))
@@ -124,6 +128,7 @@ impl RedisStore {
 
     /// Takes no more calls and closes the connections, for every clone. What was sent is answered.
     pub async fn close(&self) {
+        self.0.signaller.close();
         self.0.carrier.link.close();
     }
 
@@ -603,6 +608,11 @@ impl SessionStore for RedisStore {
 
     async fn probe(&self) -> Result<Probe, StoreError> {
         self.0.carrier.link.probe().await.map_err(|fault| fault.to_store_error(Verb::Probe))
+    }
+
+    fn signals(&self) -> Option<Signals> {
+        let carrier = Arc::downgrade(&self.0.carrier);
+        Some(self.0.signaller.signals_of(move |signaller| listen::listen(carrier.clone(), signaller)))
     }
 }
 

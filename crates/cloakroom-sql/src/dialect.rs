@@ -693,12 +693,21 @@ pub(crate) mod postgres {
     pub(crate) const MISSING_RIGHTS: &str = "SELECT r.privilege || ' ON ' || r.kind || ' ' || r.name \
         FROM (VALUES ('SELECT', 'TABLE', 'cloakroom_sessions'), ('INSERT', 'TABLE', 'cloakroom_sessions'), \
             ('UPDATE', 'TABLE', 'cloakroom_sessions'), ('DELETE', 'TABLE', 'cloakroom_sessions'), \
+            ('SELECT', 'TABLE', 'cloakroom_listening'), ('UPDATE', 'TABLE', 'cloakroom_listening'), \
             ('SELECT', 'TABLE', 'cloakroom_migrations')) AS r(privilege, kind, name) \
         WHERE NOT has_table_privilege(r.name, r.privilege) \
         UNION ALL SELECT 'EXECUTE ON FUNCTION ' || p.oid::regprocedure::text FROM pg_proc p \
         JOIN pg_class c ON c.oid = to_regclass('cloakroom_sessions') AND c.relnamespace = p.pronamespace \
         WHERE p.proname = ANY(ARRAY['cloakroom_now', 'cloakroom_owner_lock', 'cloakroom_create', 'cloakroom_evict', \
             'cloakroom_renew', 'cloakroom_delete', 'cloakroom_revoke']) AND NOT has_function_privilege(p.oid, 'EXECUTE')";
+
+    /// Begins to listen for ends, and says so.
+    pub(crate) const LISTEN: &str = "LISTEN \"cloakroom_ends\"; \
+        UPDATE cloakroom_listening SET until = greatest(until, cloakroom_now(NULL) + 90000)";
+
+    /// Says that somebody listens, for three times as long as until it is said again.
+    pub(crate) const LISTENING: &str =
+        "UPDATE cloakroom_listening SET until = greatest(until, cloakroom_now(NULL) + 90000)";
 
     /// What the role of the service needs, and nothing more. `service_role` stands for it.
     pub(crate) const GRANTS: &str = include_str!("../migrations/postgres/grants.sql");

@@ -18,7 +18,7 @@ use std::time::{Instant, SystemTime};
 use async_trait::async_trait;
 use cloakroom_core::{
     Clock, Create, EndReason, Ended, Handle, Listing, Load, Page, Principal, Probe, Record, Renew, Renewal, Revision,
-    SessionId, SessionLimit, SessionStore, StoreError, StoreErrorKind, Stored, Summary, Touch, Update, Verb,
+    SessionId, SessionLimit, SessionStore, Signals, StoreError, StoreErrorKind, Stored, Summary, Touch, Update, Verb,
 };
 use sqlx::mysql::MySqlRow;
 use tokio::sync::{oneshot, watch};
@@ -373,6 +373,10 @@ impl SessionStore for MySqlStore {
         let (durability, mut warnings) = server.durability();
         warnings.extend(server.warnings());
         Ok(Probe { server: server.name(), latency, durability, warnings })
+    }
+
+    fn signals(&self) -> Option<Signals> {
+        None
     }
 }
 

@@ -3,6 +3,7 @@
 mod connect;
 mod fault;
 mod lane;
+mod listen;
 mod open;
 mod options;
 mod row;
@@ -17,8 +18,8 @@ use std::time::{Duration, Instant, SystemTime};
 use async_trait::async_trait;
 use cloakroom_core::{
     Create, Durability, EndReason, Ended, Excess, Handle, Listing, Load, Page, PageCursor, Principal, Probe, Record,
-    Renew, Renewal, Revision, SessionId, SessionLimit, SessionStore, StoreError, StoreErrorKind, Stored, Summary,
-    Touch, Update, Verb,
+    Renew, Renewal, Revision, SessionId, SessionLimit, SessionStore, Signaller, Signals, StoreError, StoreErrorKind,
+    Stored, Summary, Touch, Update, Verb,
 };
 use tokio::sync::{oneshot, watch};
 use tokio_postgres::Row as DriverRow;
@@ -32,6 +33,7 @@ use self::statement::Statement;
 use self::work::{Answer, Call, Job, Updated};
 use crate::migrations::{self, Migration};
 use crate::open_error::ServerOpenError;
+use crate::prefix::TablePrefix;
 use crate::queue::{Queue, Refused};
 use crate::row::{Found, Row, column_millis, column_revision, names, reason, time};
 use crate::touches::{Deadlines, Emptying, TouchBuffer, Touches};
@@ -68,6 +70,9 @@ pub struct PostgresStore(Arc<Inner>);
 
 struct Inner {
     server: Arc<str>,
+    connector: Arc<Connector>,
+    prefix: TablePrefix,
+    signaller: Signaller,
     tombstones: Duration,
     reads: Arc<Queue<Job>>,
     writes: Arc<Queue<Job>>,
@@ -123,6 +128,7 @@ impl PostgresStore {
     /// Takes no more calls, does those that wait, touches in the background included, and closes the
     /// connections. Returns when that is done, for every clone.
     pub async fn close(&self) {
+        self.0.signaller.close();
         self.0.reads.close();
         match &self.0.touches {
             Some(touches) => touches.close().await,
@@ -164,7 +170,8 @@ impl PostgresStore {
             touches
         });
         let (server, tombstones) = (Arc::clone(&connector.server), options.tombstones);
-        Self(Arc::new(Inner { server, tombstones, reads, writes, touches, ended }))
+        let (connector, prefix, signaller) = (Arc::clone(connector), options.prefix.clone(), Signaller::new());
+        Self(Arc::new(Inner { server, connector, prefix, signaller, tombstones, reads, writes, touches, ended }))
     }
 
     /// Queues a job and waits for what comes of it.
@@ -505,6 +512,16 @@ impl SessionStore for PostgresStore {
         };
         let server = format!("PostgreSQL {}", text(0)?);
         Ok(Probe { server, latency, durability: health.durability(), warnings: health.warnings() })
+    }
+
+    fn signals(&self) -> Option<Signals> {
+        // A proxy that pools transactions does not say what is said unasked.
+        self.0.connector.prepared.then(|| {
+            let (connector, prefix) = (Arc::clone(&self.0.connector), self.0.prefix.clone());
+            self.0
+                .signaller
+                .signals_of(move |signaller| listen::listen(Arc::clone(&connector), prefix.clone(), signaller))
+        })
     }
 }
 

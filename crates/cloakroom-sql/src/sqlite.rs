@@ -15,8 +15,8 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use cloakroom_core::{
     Clock, Create, Durability, EndReason, Ended, Handle, Listing, Load, Page, PageCursor, Principal, Probe, Record,
-    Renew, Renewal, Revision, SessionId, SessionLimit, SessionStore, StoreError, StoreErrorKind, Stored, Summary,
-    Touch, Update, Verb,
+    Renew, Renewal, Revision, SessionId, SessionLimit, SessionStore, Signals, StoreError, StoreErrorKind, Stored,
+    Summary, Touch, Update, Verb,
 };
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
@@ -361,6 +361,10 @@ impl SessionStore for SqliteStore {
         };
         warnings.extend(file_warning(&self.0.file));
         Ok(Probe { server: format!("SQLite {}", answered.version), latency: answered.latency, durability, warnings })
+    }
+
+    fn signals(&self) -> Option<Signals> {
+        None
     }
 }
 

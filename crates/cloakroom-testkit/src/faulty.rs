@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use cloakroom_core::{
     Create, EndReason, Ended, Handle, Listing, Load, Page, Principal, Probe, Record, Renew, Renewal, Revision,
-    SessionId, SessionLimit, SessionStore, StoreError, StoreErrorKind, Stored, Touch, Update, Verb,
+    SessionId, SessionLimit, SessionStore, Signals, StoreError, StoreErrorKind, Stored, Touch, Update, Verb,
 };
 use tokio::sync::watch;
 
@@ -292,5 +292,9 @@ impl SessionStore for FaultyStore {
 
     async fn probe(&self) -> Result<Probe, StoreError> {
         self.pass(Verb::Probe, &[], self.inner.probe()).await
+    }
+
+    fn signals(&self) -> Option<Signals> {
+        self.inner.signals()
     }
 }

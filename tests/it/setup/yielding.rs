@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use cloakroom_core::{
     Create, EndReason, Ended, Handle, Listing, Load, Page, Principal, Probe, Record, Renew, Renewal, Revision,
-    SessionId, SessionLimit, SessionStore, StoreError, Stored, Touch, Update,
+    SessionId, SessionLimit, SessionStore, Signals, StoreError, Stored, Touch, Update,
 };
 use tokio::runtime::Runtime;
 
@@ -123,5 +123,9 @@ impl SessionStore for Yielding {
 
     async fn probe(&self) -> Result<Probe, StoreError> {
         self.pass(self.inner.probe()).await
+    }
+
+    fn signals(&self) -> Option<Signals> {
+        self.inner.signals()
     }
 }

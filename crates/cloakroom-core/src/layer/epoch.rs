@@ -519,6 +519,10 @@ impl SessionStore for Epoch {
             warnings,
         })
     }
+
+    fn signals(&self) -> Option<crate::Signals> {
+        self.inner.signals()
+    }
 }
 
 const UNANSWERED: &str = "the ledger of ended sessions gave no answer";

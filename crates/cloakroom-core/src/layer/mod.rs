@@ -89,6 +89,10 @@ macro_rules! forward_every_verb {
                     self.$around(crate::Verb::$verb, self.inner.$method($($name),*)).await
                 }
             )*
+
+            fn signals(&self) -> Option<crate::Signals> {
+                self.inner.signals()
+            }
         }
     };
 }

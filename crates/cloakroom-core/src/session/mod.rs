@@ -22,6 +22,7 @@ use self::changes::Change;
 use self::commit::Committed;
 pub use self::keys::{Key, SessionKey};
 use self::keys::{RESERVED, check_key, decode, encode};
+pub(crate) use self::plan::see;
 pub use self::read::ReadSession;
 pub use self::state::State;
 pub(crate) use self::state::{CookieReply, Former, Inner, Mode, Origin};
@@ -33,6 +34,7 @@ use crate::id::{Handle, Principal};
 use crate::manager::Manager;
 use crate::record::Assurance;
 use crate::store::{Listing, Page};
+use crate::watch::SessionWatch;
 
 /// The session of one request.
 ///
@@ -605,6 +607,22 @@ impl Session {
     ) -> Result<R, E> {
         let _one_at_a_time = self.shared.committing.lock().await;
         self.shared.transact(|changes, now| change(&mut Transaction::new(changes, now))).await
+    }
+}
+
+/// Connections that outlive the request.
+impl Session {
+    /// Watches the session as it was loaded or last [committed](Self::commit), with its owner and its
+    /// assurance of that moment.
+    ///
+    /// # Errors
+    /// [`NotSignedIn`](SessionErrorKind::NotSignedIn) when there is none, or none yet.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub fn watch(&self) -> Result<SessionWatch, SessionError> {
+        let inner = self.lock();
+        SessionWatch::new(self.manager(), inner.origin, inner.base.as_ref())
     }
 }
 

@@ -133,7 +133,7 @@ fn authenticate(record: &mut Record, facts: &Facts<'_>, policy: &Policy) {
 }
 
 /// Activity now. Deadlines only ever move forward, whatever the clock does.
-fn see(record: &mut Record, now: u64, policy: &Policy) {
+pub(crate) fn see(record: &mut Record, now: u64, policy: &Policy) {
     let idle = if record.persistent { record.idle_timeout } else { millis(policy.idle()) };
     record.idle_timeout = idle;
     record.last_seen = record.last_seen.max(now);

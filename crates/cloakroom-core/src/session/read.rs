@@ -8,6 +8,7 @@ use super::{Session, SessionKey};
 use crate::error::SessionError;
 use crate::id::{Handle, Principal};
 use crate::record::Assurance;
+use crate::watch::SessionWatch;
 
 /// The session of one request, to read from only: it has nothing that changes it, and reading
 /// through it does not count as activity. For polling and for pages that anybody may embed.
@@ -93,6 +94,14 @@ impl ReadSession {
     #[must_use]
     pub fn expires_at(&self) -> Option<SystemTime> {
         self.0.expires_at()
+    }
+
+    /// Watches it, for a connection that outlives this request.
+    ///
+    /// # Errors
+    /// As [`Session::watch`].
+    pub fn watch(&self) -> Result<SessionWatch, SessionError> {
+        self.0.watch()
     }
 
     /// The public name of the session.

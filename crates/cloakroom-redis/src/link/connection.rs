@@ -315,10 +315,13 @@ fn is_older(version: &str, major: u32, minor: u32) -> bool {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < (major, minor)
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-async fn connect(endpoint: &Endpoint, tls: Option<&Arc<ClientConfig>>) -> Result<Box<dyn Stream>, RedisOpenError> {
+pub(super) async fn connect(
+    endpoint: &Endpoint,
+    tls: Option<&Arc<ClientConfig>>,
+) -> Result<Box<dyn Stream>, RedisOpenError> {
     let error = |kind, message: &str| RedisOpenError::new(kind, endpoint, message);
     let (host, port) = match endpoint {
         Endpoint::Unix(path) => return connect_unix(endpoint, path).await,

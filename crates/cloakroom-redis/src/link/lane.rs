@@ -163,10 +163,14 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 
 /// Twice as long after each failure, from ten milliseconds up to the longest; between half and all
 /// of that, so that many processes do not come back at once.
-pub(super) fn pause(failures: u32, longest: Duration) -> Duration {
+pub(crate) fn pause(failures: u32, longest: Duration) -> Duration {
     let full = Duration::from_millis(10 << failures.min(10)).min(longest);
-    let chance = RandomState::new().build_hasher().finish() % 1000;
-    full / 2 + (full / 2).mul_f64(chance as f64 / 1000.0)
+    full / 2 + (full / 2).mul_f64((chance() % 1000) as f64 / 1000.0)
+}
+
+/// Any number, for what need not be kept from anybody.
+pub(super) fn chance() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 impl Route {
@@ -221,7 +225,7 @@ impl Route {
         Err(self.too_slow())
     }
 
-    fn too_slow(&self) -> RedisOpenError {
+    pub(super) fn too_slow(&self) -> RedisOpenError {
         let question = match self.greeting.tls {
             Some(_) => "is the host up, does a firewall let this machine through, and does the server speak TLS there?",
             None => "is the host up, and does a firewall let this machine through?",

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{Pipeline, Value};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::connection::Connection;
 use super::lane::{Lane, Route};
 use super::open_error::RedisOpenError;
+use super::subscription::Subscription;
 use crate::fault::{Fault, Reaction};
 use crate::options::RedisDurability;
 
@@ -35,6 +36,15 @@ impl Node {
     /// A connection of the kind for reads.
     pub(super) async fn connection(&self, deadline: Instant) -> Result<Arc<Connection>, RedisOpenError> {
         self.prompt.connection(deadline).await
+    }
+
+    /// Where the server is by now that holds the keys, listened to over a connection of its own.
+    pub(super) async fn subscribe(&self, channel: &str, deadline: Instant) -> Result<Subscription, RedisOpenError> {
+        let endpoint = self.connection(deadline).await?.endpoint().clone();
+        match timeout_at(deadline, Subscription::open(&endpoint, &self.route.greeting, channel)).await {
+            Ok(subscription) => subscription,
+            Err(_) => Err(self.route.too_slow()),
+        }
     }
 
     pub(super) fn live(&self) -> Option<Arc<Connection>> {

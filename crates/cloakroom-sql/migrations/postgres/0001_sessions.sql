@@ -250,4 +250,22 @@ BEGIN
     RETURN live;
 END $$;
 
+-- Until when somebody listens for ends. Telling takes a lock on the whole database until the
+-- transaction is committed, so nobody is told who does not listen.
+CREATE TABLE cloakroom_listening (until bigint NOT NULL);
+INSERT INTO cloakroom_listening (until) VALUES (0);
+
+CREATE FUNCTION cloakroom_tell() RETURNS trigger LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    IF EXISTS (SELECT FROM cloakroom_listening l WHERE l.until > cloakroom_now(NULL)) THEN
+        PERFORM pg_notify('cloakroom_ends', encode(NEW.handle, 'hex'));
+    END IF;
+    RETURN NULL;
+END $$;
+
+-- Of what the statements of live traffic change, nothing fires it. What expired is told to nobody.
+CREATE TRIGGER cloakroom_ended AFTER UPDATE OF ended_at ON cloakroom_sessions FOR EACH ROW
+    WHEN (OLD.ended_at IS NULL AND NEW.ended_at IS NOT NULL AND NEW.ended_reason <> 4)
+    EXECUTE FUNCTION cloakroom_tell();
+
 INSERT INTO cloakroom_migrations (version, compatible_with) VALUES (1, 1);

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
 use futures_util::future::try_join_all;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Config, NoTls, Row};
+use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::fault::Fault;
@@ -68,19 +69,44 @@ impl Connector {
 
     /// A connection that has nothing prepared: the tables may not be there yet.
     pub(crate) async fn connect_plainly(&self) -> Result<Connection, tokio_postgres::Error> {
+        self.connect_hearing(|_| {}).await
+    }
+
+    /// The same, handing over what the server says unasked on the channels that are listened to.
+    pub(crate) async fn connect_hearing(
+        &self,
+        hear: impl FnMut(&str) + Send + 'static,
+    ) -> Result<Connection, tokio_postgres::Error> {
         let (client, driving): (_, Driving) = match &self.tls {
             Some(tls) => {
                 let (client, connection) = self.config.connect(tls.clone()).await?;
-                (client, Box::pin(connection))
+                (client, Box::pin(drive(connection, hear)))
             }
             None => {
                 let (client, connection) = self.config.connect(NoTls).await?;
-                (client, Box::pin(connection))
+                (client, Box::pin(drive(connection, hear)))
             }
         };
         let session = Session { client, prepared: Vec::new(), texts: Arc::clone(&self.texts) };
         Ok(Connection { session, driving: Driver(Some(driving)) })
     }
+}
+
+/// Moves the bytes of a connection until it ends.
+async fn drive<S, T>(
+    mut connection: tokio_postgres::Connection<S, T>,
+    mut hear: impl FnMut(&str),
+) -> Result<(), tokio_postgres::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
+        if let AsyncMessage::Notification(notification) = message? {
+            hear(notification.payload());
+        }
+    }
+    Ok(())
 }
 
 impl Session {

@@ -82,6 +82,12 @@ impl Fault {
         Self::new(StoreErrorKind::Unavailable, WriteOutcome::NotDone, message)
     }
 
+    /// Of a connection on which nothing was under way.
+    pub(crate) fn closed(server: &str) -> Self {
+        let message = format!("the connection to {server} was closed");
+        Self::new(StoreErrorKind::Unavailable, WriteOutcome::NotDone, message)
+    }
+
     /// An answer that no statement of this release gives.
     pub(crate) fn absurd(server: &str, what: impl fmt::Display) -> Self {
         let message = format!("{server} answered what it never should: {what}");

@@ -17,6 +17,7 @@ mod modelling;
 mod renewing;
 mod revoking;
 mod scanning;
+mod signalling;
 mod stage;
 mod sweeping;
 mod touching;
@@ -320,6 +321,8 @@ macro_rules! __store_checks {
                 dropped_revoke_is_all_or_nothing
                 dropped_revoke_all_shifts_no_answer
                 dropped_sweep_shifts_no_answer;
+            signalling:
+                signals_tell_of_every_end_and_every_renewal;
             modelling:
                 random_calls_do_what_the_model_says;
         }

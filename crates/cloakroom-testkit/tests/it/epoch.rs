@@ -14,8 +14,8 @@ use cloakroom_core::clock::Clock as _;
 use cloakroom_core::layer::{EpochLayer, StoreExt as _};
 use cloakroom_core::{
     Create, Durability, EndReason, Ended, Excess, Handle, Listing, Load, MemoryStore, Page, Principal, Probe, Record,
-    Renew, Renewal, Revision, SessionId, SessionLimit, SessionStore, StoreError, StoreErrorKind, Stored, Touch, Update,
-    Verb, WriteOutcome,
+    Renew, Renewal, Revision, SessionId, SessionLimit, SessionStore, Signals, StoreError, StoreErrorKind, Stored,
+    Touch, Update, Verb, WriteOutcome,
 };
 use cloakroom_testkit::store::Fixture;
 use cloakroom_testkit::{Fault, FaultyStore, ManualClock, store_suite};
@@ -181,6 +181,10 @@ impl SessionStore for Replicated {
 
     async fn probe(&self) -> Result<Probe, StoreError> {
         Ok(Probe { durability: Durability::Async, ..self.serving().probe().await? })
+    }
+
+    fn signals(&self) -> Option<Signals> {
+        self.serving().signals()
     }
 }
 

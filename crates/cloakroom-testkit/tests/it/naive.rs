@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use cloakroom_core::clock::{from_unix_millis, unix_millis};
 use cloakroom_core::{
     Clock, Create, Durability, EndReason, Ended, Excess, Handle, Listing, Load, Page, Principal, Probe, Record, Renew,
-    Renewal, Revision, SessionId, SessionLimit, SessionStore, StoreError, StoreErrorKind, Stored, Summary, Touch,
-    Update, Verb,
+    Renewal, Revision, SessionId, SessionLimit, SessionStore, Signals, StoreError, StoreErrorKind, Stored, Summary,
+    Touch, Update, Verb,
 };
 use cloakroom_testkit::{ManualClock, store::Fixture};
 
@@ -591,6 +591,10 @@ impl SessionStore for NaiveStore {
     async fn probe(&self) -> Result<Probe, StoreError> {
         let (server, durability) = ("naive".to_owned(), Durability::Process);
         Ok(Probe { server, latency: Duration::ZERO, durability, warnings: vec![] })
+    }
+
+    fn signals(&self) -> Option<Signals> {
+        None
     }
 }
 

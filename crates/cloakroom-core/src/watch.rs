@@ -1,0 +1,395 @@
+//! What a connection that outlives its request holds: it resolves when the session is over.
+//!
+//! The store is asked, and only its answer counts. Its [signals](crate::Signals) say when to ask; a
+//! question now and then catches what no signal told of.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+
+use crate::clock::{from_unix_millis, millis, unix_millis};
+use crate::error::{SessionError, SessionErrorKind, StoreError};
+use crate::events::Event;
+use crate::id::{Handle, Principal, SessionId};
+use crate::manager::{Backend, Manager};
+use crate::record::{Assurance, Record};
+use crate::session::{Origin, see};
+use crate::signals::{Signal, Signals};
+use crate::store::{EndReason, Load, Page, SessionStore, Touch, Verb};
+
+/// Resolves when a session is over, whichever process ended it: for WebSockets, server-sent events and
+/// whatever else stays open after its request was answered.
+///
+/// * From the moment at which this is made no end is missed: what ended just before shows at the first
+///   await.
+/// * With a store that tells of ends (Redis, PostgreSQL, memory) an end shows within milliseconds. A
+///   telling may get lost with a connection: then it shows within [`ASKED_EVERY`](Self::ASKED_EVERY).
+/// * Where the store does not tell (SQLite, MySQL and MariaDB, PostgreSQL behind a proxy that pools
+///   transactions, sealed sessions) it is asked once in [`ASKED_UNTOLD`](Self::ASKED_UNTOLD) for each
+///   watch, and what is asked together travels together.
+/// * It fails closed: a store that cannot be asked for [`PATIENCE`](Self::PATIENCE) ends the watch.
+/// * A renewal does not end it as long as owner and assurance stay what they were.
+///
+/// Watching is no activity; see [`touch`](Self::touch).
+///
+/// ```
+/// use cloakroom_core::{Session, SessionError};
+///
+/// async fn feed(session: Session, mut messages: tokio::sync::mpsc::Receiver<String>) -> Result<(), SessionError> {
+///     let mut watch = session.watch()?;
+///     // What the framework runs once the response has left:
+///     tokio::spawn(async move {
+///         loop {
+///             tokio::select! {
+///                 end = watch.ended() => return println!("closed: {end}"),
+///                 message = messages.recv() => match message {
+///                     Some(message) => println!("{message}"),
+///                     None => return,
+///                 },
+///             }
+///         }
+///     });
+///     Ok(())
+/// }
+/// ```
+pub struct SessionWatch {
+    manager: Arc<Manager>,
+    subject: Subject,
+    /// What was seen last; without values.
+    record: Record,
+    wake: Arc<Notify>,
+    /// When to ask next.
+    due: Instant,
+    failing_since: Option<Instant>,
+    end: Option<WatchEnd>,
+}
+
+/// Under what name the session is asked for.
+enum Subject {
+    Stored(SessionId),
+    /// Renewed since, under an id that nobody told.
+    Renewed(Principal),
+    SelfContained,
+}
+
+/// Why a watch is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WatchEnd {
+    /// The session ended; why, where the store remembers.
+    Ended(Option<EndReason>),
+    /// The session goes on under another token with another owner or assurance, or may: connect again.
+    RightsChanged,
+    /// The store could not be asked for too long.
+    Unverified,
+}
+
+impl fmt::Display for WatchEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ended(reason) => f.write_str(reason.map_or("ended", EndReason::as_str)),
+            Self::RightsChanged => f.write_str("rights changed"),
+            Self::Unverified => f.write_str("unverified"),
+        }
+    }
+}
+
+/// What the store says.
+enum Answer {
+    Live(Record),
+    /// Live, by what a list tells.
+    Listed {
+        idle_deadline: u64,
+        absolute_deadline: u64,
+    },
+    Renewed(Principal),
+    Over(WatchEnd),
+}
+
+impl SessionWatch {
+    /// How often the store is asked that tells of ends by itself.
+    pub const ASKED_EVERY: Duration = Duration::from_secs(30);
+    /// How often the store is asked that does not.
+    pub const ASKED_UNTOLD: Duration = Duration::from_secs(1);
+    /// How long the store may give no answer.
+    pub const PATIENCE: Duration = Duration::from_secs(60);
+
+    pub(crate) fn new(manager: &Arc<Manager>, origin: Origin, base: Option<&Record>) -> Result<Self, SessionError> {
+        let subject = match origin {
+            Origin::Stored { id, .. } => Some(Subject::Stored(id)),
+            Origin::SelfContained => Some(Subject::SelfContained),
+            Origin::Absent => None,
+        };
+        let (Some(subject), Some(base)) = (subject, base) else {
+            let message = "there is no session to watch: it has not begun, is not committed yet, or has ended";
+            return Err(SessionError::new(SessionErrorKind::NotSignedIn, message));
+        };
+        let mut record = base.clone();
+        record.values = bytes::Bytes::new();
+        let wake = manager.watches().register(record.handle(), manager.backend());
+        let due = Instant::now();
+        Ok(Self { manager: Arc::clone(manager), subject, record, wake, due, failing_since: None, end: None })
+    }
+
+    /// Which session.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.record.handle()
+    }
+
+    /// Whose session.
+    #[must_use]
+    pub fn principal(&self) -> Option<&Principal> {
+        self.record.principal()
+    }
+
+    /// Waits for the end. May be dropped at any await and called again; once over, it stays over.
+    pub async fn ended(&mut self) -> WatchEnd {
+        loop {
+            if let Some(end) = self.end {
+                return end;
+            }
+            let woken = timeout_at(self.due, self.wake.notified()).await.is_ok();
+            if woken {
+                // Should this future be dropped while it asks, the next one asks at once.
+                self.due = Instant::now();
+            }
+            self.ask().await;
+        }
+    }
+
+    /// Says that the client is active: pushes the idle deadline, at most once in the
+    /// [touch interval](crate::Policy::touch_interval), and never over the absolute one.
+    ///
+    /// Does nothing for a self-contained session, whose deadlines are in the client's token, nor after
+    /// a renewal, when the requests of the client push the deadline.
+    ///
+    /// # Errors
+    /// The store's. The session is not lost by it.
+    pub async fn touch(&mut self) -> Result<(), SessionError> {
+        let (Subject::Stored(id), Backend::Reference(store)) = (&self.subject, self.manager.backend()) else {
+            return Ok(());
+        };
+        let (now, policy) = (self.manager.now()?, self.manager.policy());
+        if self.end.is_some() || now < self.record.last_seen.saturating_add(millis(policy.touch_interval())) {
+            return Ok(());
+        }
+        let mut seen = self.record.clone();
+        see(&mut seen, now, policy);
+        match store.touch(id, seen.last_seen(), seen.idle_deadline()).await? {
+            Touch::Touched => self.record = seen,
+            Touch::Gone(_) => self.due = Instant::now(),
+        }
+        Ok(())
+    }
+
+    async fn ask(&mut self) {
+        let answer = self.answer().await;
+        let now = unix_millis(self.manager.clock().now());
+        match answer {
+            Ok(Answer::Live(record)) if record.is_expired(from_unix_millis(now)) => self.expire(),
+            Ok(Answer::Live(record)) if !self.has_rights_of(record.principal(), record.assurance()) => {
+                self.end = Some(WatchEnd::RightsChanged);
+            }
+            Ok(Answer::Live(mut record)) => {
+                record.values = bytes::Bytes::new();
+                self.record = record;
+                self.wait(now);
+            }
+            Ok(Answer::Listed { idle_deadline, absolute_deadline }) => {
+                (self.record.idle_deadline, self.record.absolute_deadline) = (idle_deadline, absolute_deadline);
+                self.wait(now);
+            }
+            Ok(Answer::Renewed(owner)) => {
+                self.subject = Subject::Renewed(owner);
+                self.due = Instant::now();
+            }
+            Ok(Answer::Over(end)) => self.end = Some(end),
+            Err(error) => self.fail(&error, now),
+        }
+    }
+
+    async fn answer(&self) -> Result<Answer, StoreError> {
+        match (&self.subject, self.manager.backend()) {
+            (Subject::Stored(id), Backend::Reference(store)) => match store.load(id).await? {
+                Load::Live(stored) if !stored.record.is_filed_under(id) => Err(StoreError::misdelivered(Verb::Load)),
+                Load::Live(stored) => Ok(Answer::Live(stored.record)),
+                Load::Gone(Some(EndReason::Renewed)) => Ok(match self.record.principal() {
+                    Some(owner) => Answer::Renewed(owner.clone()),
+                    // It has an owner now, or none that could be asked for their sessions.
+                    None => Answer::Over(WatchEnd::RightsChanged),
+                }),
+                Load::Gone(reason) => Ok(Answer::Over(WatchEnd::Ended(reason))),
+            },
+            (Subject::Renewed(owner), Backend::Reference(store)) => self.listed(store.as_ref(), owner).await,
+            (_, Backend::SelfContained { revocations, .. }) => {
+                let ended = match revocations {
+                    Some(revocations) => revocations.reason(&self.record).await?,
+                    None => None,
+                };
+                Ok(match ended {
+                    // A sealed session that was renewed goes on with what only the client has.
+                    Some(EndReason::Renewed) => Answer::Over(WatchEnd::RightsChanged),
+                    Some(reason) => Answer::Over(WatchEnd::Ended(Some(reason))),
+                    None => Answer::Live(self.record.clone()),
+                })
+            }
+            // A subject is made for the backend there is.
+            (Subject::SelfContained, Backend::Reference(_)) => Ok(Answer::Over(WatchEnd::Ended(None))),
+        }
+    }
+
+    /// What the list of its owner's sessions says.
+    async fn listed(&self, store: &dyn SessionStore, owner: &Principal) -> Result<Answer, StoreError> {
+        let mut page = Page::FIRST;
+        loop {
+            let listing = store.list(owner, page).await?;
+            if let Some(summary) = listing.sessions.iter().find(|summary| summary.handle == self.handle()) {
+                return Ok(match summary.assurance == self.record.assurance() {
+                    true => Answer::Listed {
+                        idle_deadline: unix_millis(summary.idle_deadline),
+                        absolute_deadline: unix_millis(summary.absolute_deadline),
+                    },
+                    false => Answer::Over(WatchEnd::RightsChanged),
+                });
+            }
+            match listing.next {
+                Some(after) => page.after = Some(after),
+                None => break,
+            }
+        }
+        let ended = store.explain(self.handle()).await?.map(|ended| ended.reason);
+        Ok(Answer::Over(WatchEnd::Ended(ended)))
+    }
+
+    fn has_rights_of(&self, principal: Option<&Principal>, assurance: Assurance) -> bool {
+        self.record.principal() == principal && self.record.assurance() == assurance
+    }
+
+    fn expire(&mut self) {
+        self.end = Some(WatchEnd::Ended(Some(EndReason::Expired)));
+    }
+
+    /// Until the next question: its turn, or the deadline, which somebody may have pushed by then.
+    fn wait(&mut self, now: u64) {
+        self.failing_since = None;
+        let interval = if self.manager.watches().are_told() { Self::ASKED_EVERY } else { Self::ASKED_UNTOLD };
+        let left = unix_millis(self.record.deadline()).saturating_sub(now).saturating_add(1);
+        self.due = Instant::now() + self.spread(interval).min(Duration::from_millis(left));
+    }
+
+    fn fail(&mut self, error: &StoreError, now: u64) {
+        // No answer could be later than this.
+        if matches!(self.subject, Subject::Stored(_)) && now >= self.record.absolute_deadline {
+            return self.expire();
+        }
+        let since = *self.failing_since.get_or_insert_with(|| {
+            self.manager.emit(&Event::StoreUnavailable { kind: error.kind() });
+            Instant::now()
+        });
+        if since.elapsed() >= Self::PATIENCE {
+            self.end = Some(WatchEnd::Unverified);
+        }
+        self.due = Instant::now() + self.spread(Self::ASKED_UNTOLD);
+    }
+
+    /// Between half and all of it: many watches that began together must not ask together for good.
+    fn spread(&self, interval: Duration) -> Duration {
+        let chance = self.handle().as_bytes()[0];
+        interval / 2 + interval * u32::from(chance) / 512
+    }
+}
+
+impl Drop for SessionWatch {
+    fn drop(&mut self) {
+        self.manager.watches().forget(self.handle(), &self.wake);
+    }
+}
+
+impl fmt::Debug for SessionWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionWatch").field("handle", &self.handle()).field("end", &self.end).finish_non_exhaustive()
+    }
+}
+
+/// The watches of one process, woken by the signals of the store.
+#[derive(Debug, Default)]
+pub(crate) struct Watches(Arc<Mutex<Watched>>);
+
+#[derive(Debug, Default)]
+struct Watched {
+    by_handle: HashMap<Handle, Vec<Arc<Notify>>>,
+    /// Listens to the store, if it tells of ends; begun with the first watch.
+    listener: Option<Option<Listener>>,
+    /// Whether the store tells at the moment.
+    told: bool,
+}
+
+#[derive(Debug)]
+struct Listener(JoinHandle<()>);
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Watches {
+    fn register(&self, handle: Handle, backend: &Backend) -> Arc<Notify> {
+        let wake = Arc::new(Notify::new());
+        let mut watched = self.lock();
+        watched.by_handle.entry(handle).or_default().push(Arc::clone(&wake));
+        watched.listener.get_or_insert_with(|| match backend {
+            Backend::Reference(store) => {
+                store.signals().map(|signals| Listener(tokio::spawn(listen(Arc::downgrade(&self.0), signals))))
+            }
+            Backend::SelfContained { .. } => None,
+        });
+        wake
+    }
+
+    fn forget(&self, handle: Handle, wake: &Arc<Notify>) {
+        let mut watched = self.lock();
+        if let Some(wakes) = watched.by_handle.get_mut(&handle) {
+            wakes.retain(|other| !Arc::ptr_eq(other, wake));
+            if wakes.is_empty() {
+                watched.by_handle.remove(&handle);
+            }
+        }
+    }
+
+    fn are_told(&self) -> bool {
+        self.lock().told
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Watched> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Wakes who is meant, until nobody watches any more or the store is closed.
+async fn listen(watched: Weak<Mutex<Watched>>, mut signals: Signals) {
+    loop {
+        let signal = signals.next().await;
+        let Some(watched) = watched.upgrade() else { return };
+        let mut watched = watched.lock().unwrap_or_else(PoisonError::into_inner);
+        match signal {
+            Some(Signal::Ended(handle)) => {
+                watched.by_handle.get(&handle).into_iter().flatten().for_each(|wake| wake.notify_one());
+            }
+            // Each asks, and then as often as it now has to.
+            Some(Signal::Unsure | Signal::Deaf) | None => {
+                watched.told = signal == Some(Signal::Unsure);
+                watched.by_handle.values().flatten().for_each(|wake| wake.notify_one());
+            }
+        }
+        if signal.is_none() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Listens for ends, on a connection of its own.
+
+use std::sync::Weak;
+use std::time::Duration;
+
+use cloakroom_core::{Handle, Signal, Signaller};
+use tokio::time::{Instant, sleep_until};
+
+use super::Carrier;
+use crate::link::pause;
+
+/// The longest pause between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Until the store is gone.
+pub(super) async fn listen(carrier: Weak<Carrier>, signaller: Signaller) {
+    let mut failures = 0_u32;
+    loop {
+        let Some(strong) = carrier.upgrade() else { return };
+        let (link, channel) = (strong.link.clone(), strong.keys.channel());
+        drop(strong);
+        match link.subscribe(&channel).await {
+            Ok(mut messages) => {
+                if failures > 0 {
+                    tracing::info!(channel, "the session store listens for ends again");
+                }
+                failures = 0;
+                drop(link);
+                // What ended before, and while there was no connection, was told to nobody.
+                signaller.tell(Signal::Unsure);
+                while let Some(message) = messages.next().await {
+                    signaller.tell(signal(&message));
+                }
+                signaller.tell(Signal::Deaf);
+            }
+            Err(error) => {
+                if failures == 0 {
+                    signaller.tell(Signal::Deaf);
+                    tracing::warn!(%error, channel, "the session store cannot listen for ends; who watches a session asks");
+                }
+                failures = failures.saturating_add(1);
+            }
+        }
+        sleep_until(Instant::now() + pause(failures, LONGEST_PAUSE)).await;
+    }
+}
+
+/// A release that ends what a newer one filed does not know where its handle is.
+fn signal(message: &[u8]) -> Signal {
+    match <[u8; Handle::LEN]>::try_from(message) {
+        Ok(handle) if handle != [0; Handle::LEN] => Signal::Ended(Handle::from_bytes(handle)),
+        Ok(_) | Err(_) => Signal::Unsure,
+    }
+}
