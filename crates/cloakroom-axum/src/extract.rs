@@ -127,7 +127,8 @@ impl<M: 'static, S: Sync> FromRequestParts<S> for ReadSession<M> {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Self::Rejection> {
         let exchange = exchange::<M>(parts)?;
-        let session = exchange.read_session(token_lines(parts, exchange), || client(user_agent(parts), peer(parts))).await?;
+        let session =
+            exchange.read_session(token_lines(parts, exchange), || client(user_agent(parts), peer(parts))).await?;
         Ok(Self { session, marker: PhantomData })
     }
 }

@@ -12,7 +12,10 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 const SESSION_WARNING: HeaderName = HeaderName::from_static("x-session-warning");
 
 /// The lines of the header that may carry the token.
-pub(crate) fn lines<'a>(headers: &'a HeaderMap, exchange: &Exchange) -> impl Iterator<Item = &'a HeaderValue> + use<'a> {
+pub(crate) fn lines<'a>(
+    headers: &'a HeaderMap,
+    exchange: &Exchange,
+) -> impl Iterator<Item = &'a HeaderValue> + use<'a> {
     let lines = match exchange.request_header() {
         RequestHeader::Cookie => headers.get_all(COOKIE),
         RequestHeader::Authorization => headers.get_all(AUTHORIZATION),

@@ -307,9 +307,8 @@ impl Manager {
                     Err(StoreError::misdelivered(Verb::Load))
                 }
                 Load::Live(Stored { record, revision }) => {
-                    let presented = self
-                        .resends(&record)
-                        .then(|| Zeroizing::new(String::from_utf8_lossy(text).into_owned()));
+                    let presented =
+                        self.resends(&record).then(|| Zeroizing::new(String::from_utf8_lossy(text).into_owned()));
                     Ok(Ok(Inner { presented, ..Inner::loaded(Origin::Stored { id, revision }, record) }))
                 }
                 Load::Gone(reason) => Ok(Err(Rejected::ended(reason, Former::Stored(id)))),

@@ -104,9 +104,9 @@ pub use cloakroom_core::{Csrf, CsrfError, CsrfRefusal, LocalPath, NotLocal, Requ
 // What a stack is built of.
 #[doc(inline)]
 pub use cloakroom_core::{
-    Backend, BuildError, CookieError, CookieSettings, HeaderError, HeaderSettings, KEY_COMMAND, KeyError, KeyId, KeyRing,
-    MAX_LIFETIME, Manager, ManagerBuilder, MemoryStore, OutagePolicy, Policy, PolicyError, Profile, Revocations,
-    SameSite, SecretKey, Sweeper, Transport,
+    Backend, BuildError, CookieError, CookieSettings, HeaderError, HeaderSettings, KEY_COMMAND, KeyError, KeyId,
+    KeyRing, MAX_LIFETIME, Manager, ManagerBuilder, MemoryStore, OutagePolicy, Policy, PolicyError, Profile,
+    Revocations, SameSite, SecretKey, Sweeper, Transport,
 };
 
 // What an operator looks at.

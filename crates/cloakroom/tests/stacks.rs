@@ -251,7 +251,10 @@ async fn a_bearer_transport_is_in_force_and_prints_without_a_word_on_cookies() {
         let variables = [variables, &[("CLOAKROOM_STORE", "memory"), ("CLOAKROOM_KEYS", KEY)]].concat();
         let config = Config::load(&sources(directory.path(), &variables)).unwrap();
         let printed = config.to_string();
-        assert!(printed.contains("environment variable CLOAKROOM_TRANSPORT") && !printed.contains("cookie."), "{printed}");
+        assert!(
+            printed.contains("environment variable CLOAKROOM_TRANSPORT") && !printed.contains("cookie."),
+            "{printed}"
+        );
         let line = printed.lines().find(|line| line.starts_with("response_header")).unwrap();
         assert!(line.to_ascii_lowercase().contains(response), "{line}");
         let sessions = Cloakroom::from_config(config).await.unwrap();

@@ -282,7 +282,8 @@ async fn receive(mut connection: TcpStream, expected: Expected<'_>) -> Finish {
 
 impl From<cloakroom_core::Finish> for Finish {
     fn from(finish: cloakroom_core::Finish) -> Self {
-        let cloakroom_core::Finish { set: set_cookie, vary: vary_cookie, no_store, warning, challenge: _, error } = finish;
+        let cloakroom_core::Finish { set: set_cookie, vary: vary_cookie, no_store, warning, challenge: _, error } =
+            finish;
         let error = error.map(|error| Failure { kind: error.kind(), status: error.status() });
         Self { set_cookie, vary_cookie, no_store, warning: warning.map(str::to_owned), error }
     }

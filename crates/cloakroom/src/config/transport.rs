@@ -8,15 +8,8 @@ use super::reader::{Reader, boolean, one_of, verbatim};
 pub(super) const DANGER: &str = "danger_insecure_cookie_for_localhost";
 const HEADER: &str = "header:";
 /// What says nothing where tokens travel in headers.
-const OF_COOKIES: [&str; 7] = [
-    "cookie.name",
-    "cookie.path",
-    "cookie.domain",
-    "cookie.same_site",
-    "cookie.secure",
-    "cookie.partitioned",
-    DANGER,
-];
+const OF_COOKIES: [&str; 7] =
+    ["cookie.name", "cookie.path", "cookie.domain", "cookie.same_site", "cookie.secure", "cookie.partitioned", DANGER];
 
 /// Whether a setting means something in this transport.
 pub(super) fn concerns(setting: &str, transport: &Transport) -> bool {
