@@ -186,7 +186,7 @@ async fn a_request_with_no_one_clear_token_is_anonymous(world: World) {
         assert_eq!(send(address, "GET /who", &[line(same)]).await.body, "alice");
     }
     world.spy.forget_calls();
-    let rejections = || world.events.count("session_token_rejected");
+    let rejections = || world.events.count("token_rejected");
     let ambiguous = [
         vec![line(format!("Bearer {alice}")), line(format!("Bearer {bob}"))],
         vec![line(format!("Bearer {alice}")), line(format!("Bearer {alice}"))],

@@ -76,6 +76,7 @@ async fn visit(session: Session) -> Result<String, SessionError> {
 //!
 //! * It does not know who somebody is: passwords, codes and identity providers are the application's.
 //! * It merges changes by key, not inside of a value, unless `modify` says how.
+//! * It does not read cookies and headers at once: an application has one [`Transport`].
 //! * A sealed cookie cannot be listed, and holds under 3 KiB.
 
 mod cloakroom;
