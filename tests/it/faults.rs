@@ -142,7 +142,7 @@ async fn only_requests_that_use_the_session_feel_an_outage(world: World) {
     world.spy.forget_calls();
     let exchange = cloakroom_core::Exchange::new(world.manager.clone());
     let finish = exchange.finish(crate::setup::OK).await;
-    assert!(finish.error.is_none() && finish.set_cookie.is_none() && !finish.vary_cookie);
+    assert!(finish.error.is_none() && finish.set.is_none() && !finish.vary);
     // Without a cookie there is nothing to ask the store for.
     assert!(world.browser().try_request().await.is_ok());
     assert_eq!(world.spy.reads() + world.spy.writes(), 0);

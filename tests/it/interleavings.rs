@@ -170,7 +170,7 @@ impl Scene {
 
     fn request(&mut self, changes: bool, handler: impl AsyncFnOnce(&Session) + 'static) {
         let (world, finishes) = (self.world.clone(), self.finishes.clone());
-        let cookie = format!("{}={}", world.manager.cookie_name(), self.token);
+        let cookie = format!("{}={}", world.manager.cookie_name().unwrap(), self.token);
         self.tasks.push(Box::pin(async move {
             let request = Request::open(&world.manager, [cookie.as_bytes()].into_iter()).await.unwrap();
             let loaded = request.session.handle().is_some();
@@ -213,7 +213,7 @@ impl Scene {
     /// Whatever was answered without a word about it is there: so many times the value was counted up.
     fn check_nothing_is_lost(&self, per_request: u32, schedule: &str) {
         let [token] = self.opening().try_into().unwrap();
-        let cookie = format!("{}={token}", self.world.manager.cookie_name());
+        let cookie = format!("{}={token}", self.world.manager.cookie_name().unwrap());
         let exchange = Exchange::new(self.world.manager.clone());
         let session = run(exchange.read_session([cookie.as_bytes()].into_iter(), Default::default)).unwrap();
         let landed = session.get::<u32>("n").unwrap().unwrap_or_default();

@@ -22,3 +22,4 @@ mod parity;
 mod place;
 mod requirements;
 mod setup;
+mod transport;

@@ -147,7 +147,7 @@ async fn requests_keep_to_the_budget(server: Server, protocol: Protocol) {
         drop(session);
         let finish = exchange.finish(Outcome::Answered { status: 200, public: false }).await;
         assert!(finish.error.is_none(), "{finish:?}");
-        if let Some(header) = finish.set_cookie {
+        if let Some(header) = finish.set {
             cookie = header.split(';').next().unwrap().to_owned();
         }
         proxy.seen().trips

@@ -16,6 +16,7 @@ use cloakroom_core::{Csrf, CsrfRequest, CsrfVerdict};
 
 use crate::extract::{ReadSession, exchange};
 use crate::headers::NO_STORE;
+use crate::middleware::Slot;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const CSRF_TOKEN: HeaderName = HeaderName::from_static(Csrf::HEADER);
@@ -116,7 +117,9 @@ where
 async fn check<M: 'static>(csrf: &Csrf, request: &mut ServiceRequest) -> Result<Option<HttpResponse>, Error> {
     let (fetch_site, origin) = (lines(request, &SEC_FETCH_SITE), lines(request, &ORIGIN));
     let (method, path) = (request.method().as_str(), request.uri().path());
+    let forgeable = Slot::<M>::exchange(&request.extensions()).is_none_or(|exchange| exchange.is_forgeable());
     let checked = match csrf.check_request(CsrfRequest { method, path, fetch_site, origin }) {
+        _ if !forgeable => Ok(()),
         CsrfVerdict::Pass => Ok(()),
         CsrfVerdict::Refuse(reason) => Err(reason),
         CsrfVerdict::NeedsToken => {

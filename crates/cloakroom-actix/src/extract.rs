@@ -9,12 +9,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use actix_web::dev::{Extensions, Payload, RequestHead};
-use actix_web::http::header::{COOKIE, HeaderValue};
+use actix_web::http::header::HeaderValue;
 use actix_web::{FromRequest, HttpMessage as _, HttpRequest};
 use cloakroom_core::{Client, Exchange, State};
 
 use crate::error::SessionError;
-use crate::headers::{client, cookies};
+use crate::headers::{client, lines};
 use crate::middleware::Slot;
 
 type Extraction<T> = Pin<Box<dyn Future<Output = Result<T, SessionError>>>>;
@@ -68,7 +68,7 @@ impl<M> Session<M> {
     }
 
     pub(crate) async fn open(exchange: &Exchange, head: &RequestHead) -> Result<Self, SessionError> {
-        Ok(Self::new(exchange.session(cookies(head), || client(head)).await?))
+        Ok(Self::new(exchange.session(lines(head, exchange).map(HeaderValue::as_bytes), || client(head)).await?))
     }
 }
 
@@ -154,7 +154,7 @@ impl<M> ReadSession<M> {
     }
 
     pub(crate) async fn open(exchange: &Exchange, head: &RequestHead) -> Result<Self, SessionError> {
-        Ok(Self::new(exchange.read_session(cookies(head), || client(head)).await?))
+        Ok(Self::new(exchange.read_session(lines(head, exchange).map(HeaderValue::as_bytes), || client(head)).await?))
     }
 }
 
@@ -194,7 +194,7 @@ impl<M> fmt::Debug for ReadSession<M> {
 /// The session of the request, not opened until it is asked for.
 ///
 /// For handlers that need it on some of their ways only: on the others the store is not asked, and
-/// the response gets no `Vary: Cookie`.
+/// the response gets no `Vary`.
 ///
 /// ```
 /// use actix_web::web::Path;
@@ -213,7 +213,7 @@ impl<M> fmt::Debug for ReadSession<M> {
 /// [`SessionMiddleware`](crate::SessionMiddleware) around the handler.
 pub struct LazySession<M = ()> {
     exchange: Arc<Exchange>,
-    cookies: Vec<HeaderValue>,
+    lines: Vec<HeaderValue>,
     client: Client,
     marker: PhantomData<fn() -> M>,
 }
@@ -226,8 +226,8 @@ impl<M> LazySession<M> {
     /// whether the session is valid, [`Closed`](cloakroom_core::SessionErrorKind::Closed) once the
     /// response has left.
     pub async fn load(&self) -> Result<Session<M>, SessionError> {
-        let cookies = self.cookies.iter().map(HeaderValue::as_bytes);
-        Ok(Session::new(self.exchange.session(cookies, || self.client.clone()).await?))
+        let lines = self.lines.iter().map(HeaderValue::as_bytes);
+        Ok(Session::new(self.exchange.session(lines, || self.client.clone()).await?))
     }
 }
 
@@ -237,15 +237,15 @@ impl<M: 'static> FromRequest for LazySession<M> {
 
     fn from_request(request: &HttpRequest, _payload: &mut Payload) -> Self::Future {
         ready(exchange::<M>(&request.extensions()).map(|exchange| Self {
+            lines: lines(request.head(), &exchange).cloned().collect(),
             exchange,
-            cookies: request.headers().get_all(COOKIE).cloned().collect(),
             client: client(request.head()),
             marker: PhantomData,
         }))
     }
 }
 
-// Not derived: the cookies hold the token.
+// Not derived: the lines hold the token.
 impl<M> fmt::Debug for LazySession<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LazySession").field("exchange", &self.exchange).finish_non_exhaustive()

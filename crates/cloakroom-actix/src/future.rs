@@ -90,7 +90,7 @@ where
                     };
                     let outcome = ended.outcome();
                     if let Some(finish) = exchange.try_finish(outcome) {
-                        return Poll::Ready(ended.finished(finish));
+                        return Poll::Ready(ended.finished(finish, exchange));
                     }
                     let exchange = Arc::clone(exchange);
                     let finish = Box::pin(async move { exchange.finish(outcome).await });
@@ -98,8 +98,8 @@ where
                 }
                 StateProjection::Finishing { finish, ended } => {
                     let finish = ready!(finish.as_mut().poll(cx));
-                    let Some(ended) = ended.take() else { return Poll::Pending };
-                    return Poll::Ready(ended.finished(finish));
+                    let (Some(ended), Some(exchange)) = (ended.take(), this.exchange) else { return Poll::Pending };
+                    return Poll::Ready(ended.finished(finish, exchange));
                 }
             }
         }
@@ -116,7 +116,11 @@ impl<B> Ended<B> {
     }
 
     /// What goes further out. A failed commit takes the place of whatever the handler said.
-    fn finished(self, mut finish: Finish) -> Result<ServiceResponse<EitherBody<B, BoxBody>>, Error> {
+    fn finished(
+        self,
+        mut finish: Finish,
+        exchange: &Exchange,
+    ) -> Result<ServiceResponse<EitherBody<B, BoxBody>>, Error> {
         let failed = finish.error.take().inspect(SessionError::log).map(|error| error::response(&error));
         match self {
             Self::Returned(response) => {
@@ -124,12 +128,12 @@ impl<B> Ended<B> {
                     Some(failed) => response.into_response(failed).map_into_right_body(),
                     None => response.map_into_left_body(),
                 };
-                headers::write(finish, response.headers_mut());
+                headers::write(finish, exchange, response.headers_mut());
                 Ok(response)
             }
             Self::Refused(error, response) => {
                 let mut response = failed.unwrap_or(response);
-                headers::write(finish, response.headers_mut());
+                headers::write(finish, exchange, response.headers_mut());
                 Err(InternalError::from_response(error, response).into())
             }
             Self::Panicked(panic) => resume_unwind(panic),

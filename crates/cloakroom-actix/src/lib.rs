@@ -42,6 +42,9 @@
 //!   touched. With it comes `Cache-Control: no-store` in place of what the handler said.
 //! * One that the handler marked `public` goes without the cookie of a touch, and stays public. Where
 //!   a token must go out or a cookie be removed, it gets the `Set-Cookie` and is public no longer.
+//! * Where tokens travel in [headers](cloakroom_core::Transport::Header), read the header in place of the cookie: the
+//!   response has its name in `Vary`, tokens leave in a header of their own, and nothing is removed or sent again. A 401
+//!   without a `WWW-Authenticate` gets one in the bearer transport.
 //! * Where writing failed, an empty response with the [error's](SessionError) status takes its place.
 //! * A handler that opened no session leaves it exactly as it is, for two allocations.
 

@@ -110,7 +110,7 @@ async fn check<M: 'static>(require: &Require, request: &ServiceRequest) -> Resul
     let exchange = exchange::<M>(&request.extensions())?;
     let session = ReadSession::<M>::open(&exchange, request.request().head()).await?;
     let Err(error) = require.check(&session) else { return Ok(None) };
-    match require.otherwise(request.method().as_str()) {
+    match exchange.sent_to(require, request.method().as_str()) {
         Some(page) => Ok(Some(
             HttpResponse::SeeOther()
                 .insert_header((LOCATION, page.as_str()))

@@ -19,6 +19,7 @@ use tower_service::Service;
 
 use crate::extract::{ReadSession, exchange};
 use crate::headers::no_store_value;
+use crate::layer::Slot;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const CSRF_TOKEN: HeaderName = HeaderName::from_static(Csrf::HEADER);
@@ -111,7 +112,9 @@ where
 /// The request to go on with, or the response in its place.
 async fn check<M: 'static>(csrf: &Csrf, request: Request) -> Result<Request, Response> {
     let (mut parts, mut body) = request.into_parts();
+    let forgeable = Slot::<M>::exchange(&parts.extensions).is_none_or(|exchange| exchange.is_forgeable());
     let checked = match first_check(csrf, &parts) {
+        _ if !forgeable => Ok(()),
         CsrfVerdict::Pass => Ok(()),
         CsrfVerdict::Refuse(reason) => Err(reason),
         CsrfVerdict::NeedsToken => {

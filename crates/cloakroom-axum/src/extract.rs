@@ -10,11 +10,10 @@ use std::sync::Arc;
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use cloakroom_core::{Exchange, State};
 use http::HeaderValue;
-use http::header::COOKIE;
 use http::request::Parts;
 
 use crate::error::SessionError;
-use crate::headers::{client, peer, user_agent};
+use crate::headers::{client, lines, peer, user_agent};
 use crate::layer::Slot;
 
 /// The session of the request, to read and to change; see [`cloakroom_core::Session`] for what it does.
@@ -67,7 +66,7 @@ impl<M: 'static, S: Sync> FromRequestParts<S> for Session<M> {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Self::Rejection> {
         let exchange = exchange::<M>(parts)?;
-        Ok(Self::new(exchange.session(cookies(parts), || client(user_agent(parts), peer(parts))).await?))
+        Ok(Self::new(exchange.session(token_lines(parts, exchange), || client(user_agent(parts), peer(parts))).await?))
     }
 }
 
@@ -128,7 +127,8 @@ impl<M: 'static, S: Sync> FromRequestParts<S> for ReadSession<M> {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Self::Rejection> {
         let exchange = exchange::<M>(parts)?;
-        let session = exchange.read_session(cookies(parts), || client(user_agent(parts), peer(parts))).await?;
+        let session =
+            exchange.read_session(token_lines(parts, exchange), || client(user_agent(parts), peer(parts))).await?;
         Ok(Self { session, marker: PhantomData })
     }
 }
@@ -156,7 +156,7 @@ impl<M> fmt::Debug for ReadSession<M> {
 /// The session of the request, not opened until it is asked for.
 ///
 /// For handlers that need it on some of their ways only: on the others the store is not asked, and
-/// the response gets no `Vary: Cookie`.
+/// the response gets no `Vary`.
 ///
 /// ```
 /// use axum::extract::Path;
@@ -175,7 +175,7 @@ impl<M> fmt::Debug for ReadSession<M> {
 /// around the handler.
 pub struct LazySession<M = ()> {
     exchange: Arc<Exchange>,
-    cookies: Vec<HeaderValue>,
+    lines: Vec<HeaderValue>,
     user_agent: Option<HeaderValue>,
     address: Option<IpAddr>,
     marker: PhantomData<fn() -> M>,
@@ -189,8 +189,8 @@ impl<M> LazySession<M> {
     /// whether the session is valid, [`Closed`](cloakroom_core::SessionErrorKind::Closed) once the
     /// response has left.
     pub async fn load(&self) -> Result<Session<M>, SessionError> {
-        let cookies = self.cookies.iter().map(HeaderValue::as_bytes);
-        let session = self.exchange.session(cookies, || client(self.user_agent.as_ref(), self.address)).await?;
+        let lines = self.lines.iter().map(HeaderValue::as_bytes);
+        let session = self.exchange.session(lines, || client(self.user_agent.as_ref(), self.address)).await?;
         Ok(Session::new(session))
     }
 }
@@ -199,9 +199,10 @@ impl<M: 'static, S: Sync> FromRequestParts<S> for LazySession<M> {
     type Rejection = SessionError;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Self::Rejection> {
+        let exchange = exchange::<M>(parts)?;
         Ok(Self {
-            exchange: Arc::clone(exchange::<M>(parts)?),
-            cookies: parts.headers.get_all(COOKIE).iter().cloned().collect(),
+            exchange: Arc::clone(exchange),
+            lines: lines(&parts.headers, exchange).cloned().collect(),
             user_agent: user_agent(parts).cloned(),
             address: peer(parts),
             marker: PhantomData,
@@ -209,7 +210,7 @@ impl<M: 'static, S: Sync> FromRequestParts<S> for LazySession<M> {
     }
 }
 
-// Not derived: the cookies hold the token.
+// Not derived: the lines hold the token.
 impl<M> fmt::Debug for LazySession<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LazySession").field("exchange", &self.exchange).finish_non_exhaustive()
@@ -227,6 +228,6 @@ pub(crate) fn exchange<M: 'static>(parts: &Parts) -> Result<&Arc<Exchange>, Sess
     })
 }
 
-fn cookies(parts: &Parts) -> impl Iterator<Item = &[u8]> {
-    parts.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes)
+fn token_lines<'a>(parts: &'a Parts, exchange: &Exchange) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    lines(&parts.headers, exchange).map(HeaderValue::as_bytes)
 }

@@ -78,7 +78,7 @@ where
                     }
                     let outcome = ended.outcome();
                     if let Some(finish) = exchange.try_finish(outcome) {
-                        return Poll::Ready(ended.finished(finish).resume());
+                        return Poll::Ready(ended.finished(finish, exchange).resume());
                     }
                     let exchange = Arc::clone(exchange);
                     let finish = Box::pin(async move { exchange.finish(outcome).await });
@@ -86,8 +86,8 @@ where
                 }
                 StateProjection::Finishing { finish, ended } => {
                     let finish = ready!(finish.as_mut().poll(cx));
-                    let Some(ended) = ended.take() else { return Poll::Pending };
-                    return Poll::Ready(ended.finished(finish).resume());
+                    let (Some(ended), Some(exchange)) = (ended.take(), this.exchange) else { return Poll::Pending };
+                    return Poll::Ready(ended.finished(finish, exchange).resume());
                 }
             }
         }
@@ -98,18 +98,18 @@ impl<E> Ended<E> {
     fn outcome(&self) -> Outcome {
         match self {
             Self::Returned(Ok(response)) => headers::outcome(response),
-            // Some layer further out makes a response of it, without our cookie.
+            // Some layer further out makes a response of it, without our headers.
             Self::Returned(Err(_)) | Self::Panicked(_) => Outcome::Lost,
         }
     }
 
-    fn finished(mut self, mut finish: Finish) -> Self {
+    fn finished(mut self, mut finish: Finish, exchange: &Exchange) -> Self {
         let failed = finish.error.take().inspect(SessionError::log);
         if let Self::Returned(Ok(response)) = &mut self {
             if let Some(error) = failed {
                 *response = error::response(&error);
             }
-            headers::write(finish, response.headers_mut());
+            headers::write(finish, exchange, response.headers_mut());
         }
         self
     }

@@ -27,7 +27,7 @@ use crate::future::SessionFuture;
 ///
 /// # Two sessions in one application
 ///
-/// A type of yours tells them apart. Each has a manager of its own, with a cookie name of its own.
+/// A type of yours tells them apart. Each has a manager of its own, with a cookie name or a header of its own.
 ///
 /// ```
 /// use std::sync::Arc;

@@ -16,7 +16,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::error::SessionError;
-use crate::extract::ReadSession;
+use crate::extract::{ReadSession, exchange};
 use crate::headers::no_store_value;
 
 /// Lets only those into the routes inside of it whose session is what [`Require`] asks for.
@@ -106,7 +106,8 @@ async fn check<M: 'static>(require: &Require, request: Request) -> Result<Reques
     let (mut parts, body) = request.into_parts();
     let session = <ReadSession<M> as FromRequestParts<()>>::from_request_parts(&mut parts, &()).await;
     let session = session.map_err(IntoResponse::into_response)?;
-    require.check(&session).map_err(|error| match require.otherwise(parts.method.as_str()) {
+    let exchange = exchange::<M>(&parts).map_err(IntoResponse::into_response)?;
+    require.check(&session).map_err(|error| match exchange.sent_to(require, parts.method.as_str()) {
         // A path of ours is printable ASCII, so it is a header.
         Some(page) if let Ok(location) = HeaderValue::from_str(page.as_str()) => {
             (StatusCode::SEE_OTHER, [(LOCATION, location), (CACHE_CONTROL, no_store_value())]).into_response()

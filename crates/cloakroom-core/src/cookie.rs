@@ -162,7 +162,7 @@ impl Default for CookieSettings {
     }
 }
 
-fn is_token_char(byte: u8) -> bool {
+pub(crate) fn is_token_char(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
@@ -228,7 +228,7 @@ pub(crate) struct Cookie {
     host_only: bool,
 }
 
-/// What a request presented under the cookie's name.
+/// What a request presented as token.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Presented<'a> {
     Nothing,
@@ -322,7 +322,7 @@ impl Cookie {
     }
 }
 
-fn trim(mut pair: &[u8]) -> &[u8] {
+pub(crate) fn trim(mut pair: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = pair {
         pair = rest;
     }

@@ -13,7 +13,9 @@ use crate::forgery::{Csrf, CsrfRefusal};
 use crate::manager::Manager;
 use crate::policy::OutagePolicy;
 use crate::record::Client;
+use crate::require::{LocalPath, Require};
 use crate::session::{CookieReply, ReadSession, Session};
+use crate::transport::{RequestHeader, ResponseHeader};
 
 /// The session of one request, opened when it is first asked for.
 ///
@@ -37,23 +39,26 @@ pub enum Outcome {
         /// Whether its `Cache-Control` lets shared caches keep it (`public` or `s-maxage`).
         public: bool,
     },
-    /// Without a response that could carry a cookie: it panicked, or returned an error that somebody
+    /// Without a response that could carry a token: it panicked, or returned an error that somebody
     /// further out answers.
     Lost,
 }
 
 /// What the adapter does to the response.
-#[derive(Debug, Default)]
+#[derive(Default)]
 #[must_use = "the response has to be changed so"]
 pub struct Finish {
-    /// Add this `Set-Cookie`.
-    pub set_cookie: Option<String>,
-    /// Add `Vary: Cookie`.
-    pub vary_cookie: bool,
+    /// Give the [response's header](Exchange::response_header) this value. It holds a token: mark it as not to be
+    /// printed.
+    pub set: Option<String>,
+    /// Add the name of the [request's header](Exchange::request_header) to `Vary`.
+    pub vary: bool,
     /// Replace `Cache-Control` by `no-store`.
     pub no_store: bool,
     /// Add `X-Session-Warning` with this text.
     pub warning: Option<&'static str>,
+    /// Add this `WWW-Authenticate` to the handler's response, unless it has one.
+    pub challenge: Option<&'static str>,
     /// Send this error's status without a body in place of the response.
     pub error: Option<SessionError>,
 }
@@ -70,11 +75,33 @@ impl Outcome {
 }
 
 impl Finish {
-    /// Whether `Vary: Cookie` has to be added to a response with these `Vary` lines.
-    pub fn adds_vary<'a>(&self, vary: impl Iterator<Item = &'a [u8]>) -> bool {
-        self.vary_cookie && !members(vary).any(|name| name == "*" || name.eq_ignore_ascii_case("cookie"))
+    /// Whether this header has to be added to the `Vary` of a response that has these lines of it.
+    pub fn adds_vary<'a>(&self, header: RequestHeader<'_>, vary: impl Iterator<Item = &'a [u8]>) -> bool {
+        self.vary && !members(vary).any(|name| name == "*" || name.eq_ignore_ascii_case(header.as_str()))
     }
 }
+
+// Not derived: what is set may be a token.
+impl fmt::Debug for Finish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { set, vary, no_store, warning, challenge, error } = self;
+        f.debug_struct("Finish")
+            .field("set", &set.as_ref().map(|_| ".."))
+            .field("vary", vary)
+            .field("no_store", no_store)
+            .field("warning", warning)
+            .field("challenge", challenge)
+            .field("error", error)
+            .finish()
+    }
+}
+
+// RFC 6750, section 3: with a parameter at least, and with an error only where a token was presented.
+const NO_TOKEN: &str = "Bearer realm=\"session\"";
+/// Said exactly where a browser would be told to drop its cookie: a token that another node may know is kept.
+const INVALID_TOKEN: &str = "Bearer realm=\"session\", error=\"invalid_token\"";
+/// RFC 9470: the token is good, and the sign-in behind it too old or not sure enough.
+const NOT_ENOUGH: &str = "Bearer realm=\"session\", error=\"insufficient_user_authentication\"";
 
 /// The members of a list header, over all its lines.
 fn members<'a>(lines: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = &'a str> {
@@ -103,17 +130,30 @@ impl Exchange {
         *self.outage.lock().unwrap_or_else(PoisonError::into_inner) = Some(outage);
     }
 
-    /// The session of a request with these `Cookie` headers. Opened at the first call, the same after it.
+    /// The header of the request that [`session`](Self::session) takes all lines of.
+    #[must_use]
+    pub fn request_header(&self) -> RequestHeader<'_> {
+        self.manager.carrier().request_header()
+    }
+
+    /// The header of the response that [`Finish::set`] is for.
+    #[must_use]
+    pub fn response_header(&self) -> ResponseHeader<'_> {
+        self.manager.carrier().response_header()
+    }
+
+    /// The session of a request with these lines of [its header](Self::request_header). Opened at the first call, the
+    /// same after it.
     ///
     /// # Errors
     /// [`Unavailable`](SessionErrorKind::Unavailable) when the store is out of reach and the policy
     /// says to fail closed; [`Closed`](SessionErrorKind::Closed) once the response has left.
     pub async fn session<'a>(
         &self,
-        cookies: impl Iterator<Item = &'a [u8]>,
+        lines: impl Iterator<Item = &'a [u8]>,
         client: impl FnOnce() -> Client,
     ) -> Result<Session, SessionError> {
-        let session = self.open(cookies, client).await?;
+        let session = self.open(lines, client).await?;
         session.mark_touchable();
         Ok(session.clone())
     }
@@ -124,10 +164,10 @@ impl Exchange {
     /// As [`session`](Self::session).
     pub async fn read_session<'a>(
         &self,
-        cookies: impl Iterator<Item = &'a [u8]>,
+        lines: impl Iterator<Item = &'a [u8]>,
         client: impl FnOnce() -> Client,
     ) -> Result<ReadSession, SessionError> {
-        Ok(ReadSession::new(self.open(cookies, client).await?.clone()))
+        Ok(ReadSession::new(self.open(lines, client).await?.clone()))
     }
 
     /// The session if somebody has opened it already, to read from only: for code that cannot wait.
@@ -137,7 +177,7 @@ impl Exchange {
 
     async fn open<'a>(
         &self,
-        cookies: impl Iterator<Item = &'a [u8]>,
+        lines: impl Iterator<Item = &'a [u8]>,
         client: impl FnOnce() -> Client,
     ) -> Result<&Session, SessionError> {
         if self.closed.load(Ordering::SeqCst) {
@@ -149,11 +189,25 @@ impl Exchange {
             .get_or_try_init(|| {
                 let outage = *self.outage.lock().unwrap_or_else(PoisonError::into_inner);
                 let outage = outage.unwrap_or(self.manager.policy().outage());
-                self.manager.open(cookies, client, outage)
+                self.manager.open(lines, client, outage)
             })
             .await?;
         // Opened by a task that outlives the response, while it left: nobody would write its changes.
         if self.closed.load(Ordering::SeqCst) { Err(SessionError::closed()) } else { Ok(session) }
+    }
+
+    /// For adapters: whether another site can have a browser send this session's token along. It can send cookies;
+    /// a header is added by nobody but the client itself, so there is nothing to check.
+    #[must_use]
+    pub fn is_forgeable(&self) -> bool {
+        self.manager.carrier().is_cookie()
+    }
+
+    /// For adapters: the page in place of the 401 for a request with this method that is not let in. None for clients
+    /// of headers, which are no browsers: they get the 401, and what it [asks for](Finish::challenge).
+    #[must_use]
+    pub fn sent_to<'a>(&self, require: &'a Require, method: &str) -> Option<&'a LocalPath> {
+        require.otherwise(method).filter(|_| self.manager.carrier().is_cookie())
     }
 
     /// For adapters: what becomes of a request that was refused. `false` where it is let through and only reported.
@@ -199,7 +253,7 @@ impl Exchange {
     }
 
     fn begin(&self) -> Finish {
-        Finish { vary_cookie: self.is_used(), ..Finish::default() }
+        Finish { vary: self.is_used(), ..Finish::default() }
     }
 
     fn discard(&self, session: &Session, outcome: Outcome) {
@@ -222,19 +276,27 @@ impl Exchange {
             finish.error = Some(error);
             std::mem::replace(&mut inner.cookie, CookieReply::Leave)
         });
+        let challenged = matches!(outcome, Outcome::Answered { status: 401, .. }) && finish.error.is_none();
+        if challenged && self.request_header() == RequestHeader::Authorization {
+            finish.challenge = Some(match cookie {
+                CookieReply::Clear => INVALID_TOKEN,
+                CookieReply::Leave | CookieReply::Set { .. } if inner.is_signed_in() => NOT_ENOUGH,
+                CookieReply::Leave | CookieReply::Set { .. } => NO_TOKEN,
+            });
+        }
         drop(inner);
         let public = matches!(outcome, Outcome::Answered { public: true, .. });
-        finish.set_cookie = match cookie {
+        finish.set = match cookie {
             CookieReply::Leave => None,
-            CookieReply::Clear => Some(self.manager.cookie().clear()),
+            CookieReply::Clear => self.manager.carrier().clear(),
             CookieReply::Set { token, max_age, required } => {
                 if public {
                     self.manager.emit(&Event::PublicResponse { downgraded: required });
                 }
-                (required || !public).then(|| self.manager.cookie().set(&token, max_age))
+                (required || !public).then(|| self.manager.carrier().set(&token, max_age))
             }
         };
-        finish.no_store = finish.set_cookie.is_some();
+        finish.no_store = finish.set.is_some() || finish.challenge.is_some();
         finish
     }
 }

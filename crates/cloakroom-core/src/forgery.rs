@@ -17,6 +17,9 @@ use crate::session::ReadSession;
 ///    [`FIELD`](Self::FIELD) of a URL-encoded form. Once: a repeated one is refused. Neither a query nor a cookie
 ///    is looked at. Forms in other encodings and JSON send the header.
 ///
+/// Requests whose token is in a [header](crate::Transport::Header) pass without a check: browsers add cookies to what
+/// other sites send, and no such header.
+///
 /// ```
 /// use cloakroom_core::Csrf;
 ///

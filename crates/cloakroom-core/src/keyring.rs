@@ -244,8 +244,8 @@ impl RingKey {
     }
 
     /// The body has a fixed length, so the name needs no length of its own.
-    pub(crate) fn token_hash(&self, body: &[u8], cookie_name: &str) -> [u8; 32] {
-        self.token.clone().chain_update(body).chain_update(cookie_name.as_bytes()).finalize().into_bytes().into()
+    pub(crate) fn token_hash(&self, body: &[u8], binding: &str) -> [u8; 32] {
+        self.token.clone().chain_update(body).chain_update(binding.as_bytes()).finalize().into_bytes().into()
     }
 
     pub(crate) fn csrf_mac(&self) -> Hmac<Sha256> {

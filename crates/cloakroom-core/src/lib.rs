@@ -1,7 +1,7 @@
 //! The model and the engine of cloakroom: no framework, no database, no network.
 //!
-//! A request's way through it is the order of the modules: the [cookie](CookieSettings) carries a
-//! [token](Token); the [manager](Manager) checks it with the [key ring](KeyRing) and loads the
+//! A request's way through it is the order of the modules: the [transport](Transport), mostly a
+//! [cookie](CookieSettings), carries a [token](Token); the [manager](Manager) checks it with the [key ring](KeyRing) and loads the
 //! [record](Record) from a [store](SessionStore), or opens it with a [seal](Seal); the handler
 //! reads and changes a [session](Session); when the response is there, a pure plan says what to
 //! write and which cookie to set, and the [exchange](Exchange) does it.
@@ -9,6 +9,8 @@
 //! Applications use the facade crate `cloakroom`; this one is for adapters, stores and tests.
 
 mod cookie;
+mod transport;
+
 mod csrf;
 mod exchange;
 mod forgery;
@@ -64,4 +66,5 @@ pub use store::{
 };
 pub use sweeper::Sweeper;
 pub use token::{OsRandom, Random, RandomError, Rejection, Token};
+pub use transport::{HeaderError, HeaderSettings, RequestHeader, ResponseHeader, Transport};
 pub use watch::{SessionWatch, WatchEnd};

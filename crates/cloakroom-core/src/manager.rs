@@ -1,4 +1,4 @@
-//! The orchestrator: from the cookies of a request to a session.
+//! The orchestrator: from the header of a request that carries the token to a session.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::clock::{Clock, EARLIEST_PLAUSIBLE, SystemClock, from_unix_millis, unix_millis};
-use crate::cookie::{Cookie, CookieError, CookieSettings, Presented};
+use crate::cookie::{CookieError, CookieSettings, Presented};
 use crate::error::{SessionError, SessionErrorKind, StoreError, StoreErrorKind};
 use crate::events::{Event, EventSink, TracingSink};
 use crate::id::{Handle, Principal, SessionId};
@@ -18,6 +18,7 @@ use crate::seal::{Seal, SealError};
 use crate::session::{CookieReply, Former, Inner, Mode, Origin, Session};
 use crate::store::{EndReason, Ended, Listing, Load, Page, SessionLimit, SessionStore, Stored, Verb};
 use crate::token::{OsRandom, Random, RandomError, Rejection, Token};
+use crate::transport::{Carrier, HeaderError, Transport};
 use crate::watch::Watches;
 
 /// Where a session's record is: on the server, or in the client's token.
@@ -63,7 +64,7 @@ impl Backend {
     }
 }
 
-/// Everything that is the same for all requests: backend, keys, cookie, policy, time and randomness.
+/// Everything that is the same for all requests: backend, keys, transport, policy, time and randomness.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -72,12 +73,12 @@ impl Backend {
 /// let key = SecretKey::generate(&OsRandom::default()).unwrap();
 /// let keys = KeyRing::new("shop", &[key]).unwrap();
 /// let manager: Arc<Manager> = Manager::builder(Backend::store(Arc::new(MemoryStore::new())), keys).build().unwrap();
-/// assert_eq!(manager.cookie_name(), "__Host-id");
+/// assert_eq!(manager.cookie_name(), Some("__Host-id"));
 /// ```
 pub struct Manager {
     backend: Backend,
     keys: KeyRing,
-    cookie: Cookie,
+    carrier: Carrier,
     policy: Policy,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
@@ -90,7 +91,7 @@ pub struct Manager {
 pub struct ManagerBuilder {
     backend: Backend,
     keys: KeyRing,
-    cookie: CookieSettings,
+    transport: Transport,
     policy: Policy,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
@@ -98,10 +99,27 @@ pub struct ManagerBuilder {
 }
 
 impl ManagerBuilder {
-    /// How the cookie is named and scoped.
+    /// Tokens in a cookie, named and scoped so.
     #[must_use]
-    pub fn cookie(mut self, cookie: CookieSettings) -> Self {
-        self.cookie = cookie;
+    pub fn cookie(self, cookie: CookieSettings) -> Self {
+        self.transport(Transport::Cookie(cookie))
+    }
+
+    /// How tokens travel. There is one way: the last call counts. Default: in a cookie of the default settings.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use cloakroom_core::{Backend, KeyRing, Manager, MemoryStore, OsRandom, SecretKey, Transport};
+    ///
+    /// let key = SecretKey::generate(&OsRandom::default()).unwrap();
+    /// let keys = KeyRing::new("shop-api", &[key]).unwrap();
+    /// let backend = Backend::store(Arc::new(MemoryStore::new()));
+    /// let manager = Manager::builder(backend, keys).transport(Transport::bearer()).build().unwrap();
+    /// assert_eq!(manager.cookie_name(), None);
+    /// ```
+    #[must_use]
+    pub fn transport(mut self, transport: Transport) -> Self {
+        self.transport = transport;
         self
     }
 
@@ -138,7 +156,7 @@ impl ManagerBuilder {
     /// # Errors
     /// A setting, or two together, that cannot work, with what to write instead.
     pub fn build(self) -> Result<Arc<Manager>, BuildError> {
-        let cookie = Cookie::new(&self.cookie)?;
+        let carrier = Carrier::new(&self.transport)?;
         self.policy.validate()?;
         if self.policy.session_limit().is_some() && matches!(self.backend, Backend::SelfContained { .. }) {
             return Err(BuildError::LimitWithoutStore);
@@ -146,7 +164,7 @@ impl ManagerBuilder {
         Ok(Arc::new(Manager {
             backend: self.backend,
             keys: self.keys,
-            cookie,
+            carrier,
             policy: self.policy,
             clock: self.clock,
             random: self.random,
@@ -163,6 +181,9 @@ pub enum BuildError {
     /// No browser would keep the cookie.
     #[error(transparent)]
     Cookie(#[from] CookieError),
+    /// The header cannot carry a token.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
     /// The limits contradict each other.
     #[error(transparent)]
     Policy(#[from] PolicyError),
@@ -180,7 +201,7 @@ impl Manager {
         ManagerBuilder {
             backend,
             keys,
-            cookie: CookieSettings::new(),
+            transport: Transport::default(),
             policy: Policy::default(),
             clock: Arc::new(SystemClock),
             random: Arc::new(OsRandom::default()),
@@ -188,7 +209,7 @@ impl Manager {
         }
     }
 
-    /// The session of a request that sent these `Cookie` headers.
+    /// The session of a request with these lines of the transport's header.
     ///
     /// The presented token is valid, invalid or unknown. An invalid one gives an absent session and,
     /// unless another node may know it, has the cookie removed; an unknown one, because the store is out
@@ -199,12 +220,12 @@ impl Manager {
     /// [`System`](SessionErrorKind::System) when the clock is broken.
     pub(crate) async fn open<'a>(
         self: &Arc<Self>,
-        cookies: impl Iterator<Item = &'a [u8]>,
+        lines: impl Iterator<Item = &'a [u8]>,
         client: impl FnOnce() -> Client,
         outage: OutagePolicy,
     ) -> Result<Session, SessionError> {
         let now = self.now()?;
-        let inner = match self.pick(cookies) {
+        let inner = match self.pick(lines) {
             Ok(None) => Inner::absent(client(), CookieReply::Leave),
             Ok(Some(candidate)) => match self.load(candidate, now).await {
                 Ok(Ok(inner)) => inner,
@@ -241,9 +262,9 @@ impl Manager {
         }
     }
 
-    /// The one cookie to look at. Costs no store call.
-    fn pick<'a>(&self, cookies: impl Iterator<Item = &'a [u8]>) -> Result<Option<Candidate<'a>>, Rejected> {
-        match self.cookie.find(cookies) {
+    /// The one token to look at. Costs no store call.
+    fn pick<'a>(&self, lines: impl Iterator<Item = &'a [u8]>) -> Result<Option<Candidate<'a>>, Rejected> {
+        match self.carrier.find(lines) {
             Presented::Nothing => Ok(None),
             Presented::One(text) => self.authenticate(text).map(Some).map_err(Rejected::from),
             Presented::Ambiguous => Err(Rejection::Ambiguous.into()),
@@ -268,9 +289,13 @@ impl Manager {
     fn authenticate<'a>(&self, text: &'a [u8]) -> Result<Candidate<'a>, Rejection> {
         match &self.backend {
             Backend::Reference(_) => {
-                Token::open(&self.keys, self.cookie_name(), text).map(|id| Candidate::Reference { id, text })
+                Token::open(&self.keys, self.binding(), text).map(|id| Candidate::Reference { id, text })
             }
-            Backend::SelfContained { seal, .. } => seal.open(self.cookie_name(), text).map(Candidate::SelfContained),
+            // None that long was handed out, so nothing is decrypted to find out.
+            Backend::SelfContained { seal, .. } if self.binding().len() + text.len() > seal.max_len() => {
+                Err(Rejection::Malformed)
+            }
+            Backend::SelfContained { seal, .. } => seal.open(self.binding(), text).map(Candidate::SelfContained),
         }
     }
 
@@ -286,7 +311,7 @@ impl Manager {
                 }
                 Load::Live(Stored { record, revision }) => {
                     let presented =
-                        record.persistent.then(|| Zeroizing::new(String::from_utf8_lossy(text).into_owned()));
+                        self.resends(&record).then(|| Zeroizing::new(String::from_utf8_lossy(text).into_owned()));
                     Ok(Ok(Inner { presented, ..Inner::loaded(Origin::Stored { id, revision }, record) }))
                 }
                 Load::Gone(reason) => Ok(Err(Rejected::ended(reason, Former::Stored(id)))),
@@ -358,14 +383,25 @@ impl Manager {
         &self.keys
     }
 
-    /// The cookie's name.
+    /// The cookie's name; `None` where tokens travel in headers.
     #[must_use]
-    pub fn cookie_name(&self) -> &str {
-        self.cookie.name()
+    pub fn cookie_name(&self) -> Option<&str> {
+        self.carrier.is_cookie().then(|| self.carrier.binding())
     }
 
-    pub(crate) const fn cookie(&self) -> &Cookie {
-        &self.cookie
+    pub(crate) const fn carrier(&self) -> &Carrier {
+        &self.carrier
+    }
+
+    /// What tokens are bound to besides key and audience.
+    pub(crate) fn binding(&self) -> &str {
+        self.carrier.binding()
+    }
+
+    /// Whether the client is sent the same token again when the session is used: a cookie has a Max-Age that moves
+    /// with the idle timeout, and a header has nothing new to tell.
+    pub(crate) fn resends(&self, record: &Record) -> bool {
+        record.persistent && self.carrier.is_cookie()
     }
 
     pub(crate) const fn watches(&self) -> &Watches {
@@ -395,7 +431,7 @@ impl Manager {
     }
 
     pub(crate) fn mint(&self, record: &Record) -> Result<(Token, SessionId), RandomError> {
-        Token::mint(&self.keys, self.cookie_name(), record.principal(), self.random())
+        Token::mint(&self.keys, self.binding(), record.principal(), self.random())
     }
 
     /// The limit that holds for whoever owns the next record and did not own the one before: somebody who
@@ -411,7 +447,7 @@ impl fmt::Debug for Manager {
         f.debug_struct("Manager")
             .field("backend", &self.backend)
             .field("keys", &self.keys)
-            .field("cookie", &self.cookie)
+            .field("transport", &self.carrier)
             .field("policy", &self.policy)
             .finish_non_exhaustive()
     }

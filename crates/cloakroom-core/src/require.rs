@@ -56,7 +56,8 @@ impl Require {
     }
 
     /// Sends those who `GET` or `HEAD` to this page of ours in place of the 401; see [`LocalPath`]. Other methods
-    /// get the 401: what they would do cannot be repeated by following a link.
+    /// get the 401: what they would do cannot be repeated by following a link. So does everybody where tokens travel
+    /// in [headers](crate::Transport::Header): an API has no pages.
     #[must_use]
     pub fn or_send_to(mut self, page: LocalPath) -> Self {
         self.otherwise = Some(page);
@@ -77,9 +78,9 @@ impl Require {
         Ok(())
     }
 
-    /// Where a request with this method goes that did not pass.
+    /// Where a browser goes whose request with this method did not pass.
     #[must_use]
-    pub fn otherwise(&self, method: &str) -> Option<&LocalPath> {
+    pub(crate) fn otherwise(&self, method: &str) -> Option<&LocalPath> {
         self.otherwise.as_ref().filter(|_| matches!(method, "GET" | "HEAD"))
     }
 }

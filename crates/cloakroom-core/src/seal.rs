@@ -7,6 +7,8 @@ use crate::token::{RandomError, Rejection};
 
 /// Turns a record into a token and back.
 ///
+/// The cookie name is that of the cookie, or of the header with its colon: no cookie is called so.
+///
 /// * What was not sealed with a key of the ring, for this purpose, audience and cookie, does not
 ///   open: [`Rejection`] before a byte of it is decoded.
 /// * A seal keeps no state: whether the session was ended is the
@@ -25,7 +27,8 @@ pub trait Seal: fmt::Debug + Send + Sync + 'static {
     /// One [`Rejection`] for whatever is wrong; the client cannot tell them apart.
     fn open(&self, cookie_name: &str, text: &[u8]) -> Result<Record, Rejection>;
 
-    /// The longest cookie name and value together, in bytes.
+    /// The longest cookie name and value together, in bytes; the same for what travels in a header, which proxies cut
+    /// at twice as much and more. What is longer is refused without being opened.
     fn max_len(&self) -> usize;
 
     /// Whether the client can read what the token carries.
@@ -38,7 +41,7 @@ pub trait Seal: fmt::Debug + Send + Sync + 'static {
 pub enum SealError {
     /// Name and value together would be over what browsers keep (RFC 6265bis: 4096 bytes).
     #[error(
-        "the sealed session takes {size} bytes with its cookie name, and browsers drop a cookie over {limit}: store less, or keep sessions on the server"
+        "the sealed session takes {size} bytes with its name, and browsers drop a cookie over {limit}: store less, or keep sessions on the server"
     )]
     TooLarge {
         /// What it would take.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! wire = base64url( version 1 | key id 4 | shard 4 | secret 32 | check 10 )      68 characters
-//! hash = HMAC-SHA-256(key of the key id, version | key id | shard | secret | cookie name)
+//! hash = HMAC-SHA-256(key of the key id, version | key id | shard | secret | cookie name, or header)
 //! check = hash[..10]        refuses guesses without a store call
 //! session id = shard | hash[10..]        never leaves the server
 //! ```
@@ -84,7 +84,7 @@ impl Token {
     /// A fresh token under the primary key, and the id its session will be filed under.
     pub(crate) fn mint(
         ring: &KeyRing,
-        cookie_name: &str,
+        binding: &str,
         principal: Option<&Principal>,
         random: &dyn Random,
     ) -> Result<(Self, SessionId), RandomError> {
@@ -96,15 +96,15 @@ impl Token {
         if let Some(principal) = principal {
             bytes[Self::SHARD_AT..Self::SHARD_AT + SessionId::SHARD_LEN].copy_from_slice(&principal.shard());
         }
-        let hash = key.token_hash(&bytes[..Self::BODY], cookie_name);
+        let hash = key.token_hash(&bytes[..Self::BODY], binding);
         bytes[Self::BODY..].copy_from_slice(&hash[..Self::CHECK]);
         let id = Self::id(&bytes, &hash);
         Ok((Self(bytes), id))
     }
 
-    /// The id of a token that this key ring minted for this cookie; anything else is refused without
+    /// The id of a token that this key ring minted for this cookie or header; anything else is refused without
     /// a store call. So of two sessions in one application neither takes the other's token.
-    pub(crate) fn open(ring: &KeyRing, cookie_name: &str, text: &[u8]) -> Result<SessionId, Rejection> {
+    pub(crate) fn open(ring: &KeyRing, binding: &str, text: &[u8]) -> Result<SessionId, Rejection> {
         if text.len() != Self::TEXT_LEN {
             return Err(Rejection::Malformed);
         }
@@ -117,7 +117,7 @@ impl Token {
             return Err(Rejection::UnknownVersion);
         }
         let key: std::sync::Arc<RingKey> = ring.find(KeyId::read(&bytes[1..])).ok_or(Rejection::UnknownKey)?;
-        let hash = key.token_hash(&bytes[..Self::BODY], cookie_name);
+        let hash = key.token_hash(&bytes[..Self::BODY], binding);
         if bool::from(hash[..Self::CHECK].ct_eq(&bytes[Self::BODY..])) {
             Ok(Self::id(&bytes, &hash))
         } else {
@@ -162,12 +162,12 @@ pub enum Rejection {
     Expired,
     /// Authentic, but its session was ended or its token replaced.
     Ended,
-    /// More than one cookie of this name arrived and they cannot be told apart.
+    /// More than one token arrived and they cannot be told apart.
     Ambiguous,
 }
 
 impl Rejection {
-    /// Whether the client should be told to drop the cookie. Not for keys and versions that another
+    /// Whether the client should be told to drop the token. Not for keys and versions that another
     /// node may know: during a rotation or a rolling deploy that would sign people out. And not when
     /// there are several: we would remove our own, and what a sibling domain planted would stay and
     /// be believed.

@@ -55,7 +55,7 @@ pub(crate) async fn compose(mut config: Config) -> Result<Composed, ConfigError>
     let background = open(&config, &mut notices).await?;
     let manager =
         Manager::builder(backend(&config, layered(Arc::clone(&background.base), config.timeout), &keys), keys)
-            .cookie(config.cookie.clone())
+            .transport(config.transport.clone())
             .policy(config.policy.clone())
             .build();
     let manager = match manager {

@@ -76,6 +76,7 @@ async fn visit(session: Session) -> Result<String, SessionError> {
 //!
 //! * It does not know who somebody is: passwords, codes and identity providers are the application's.
 //! * It merges changes by key, not inside of a value, unless `modify` says how.
+//! * It does not read cookies and headers at once: an application has one [`Transport`].
 //! * A sealed cookie cannot be listed, and holds under 3 KiB.
 
 mod cloakroom;
@@ -104,8 +105,9 @@ pub use cloakroom_core::{Csrf, CsrfError, CsrfRefusal, LocalPath, NotLocal, Requ
 // What a stack is built of.
 #[doc(inline)]
 pub use cloakroom_core::{
-    Backend, BuildError, CookieError, CookieSettings, KEY_COMMAND, KeyError, KeyId, KeyRing, MAX_LIFETIME, Manager,
-    ManagerBuilder, MemoryStore, OutagePolicy, Policy, PolicyError, Profile, Revocations, SameSite, SecretKey, Sweeper,
+    Backend, BuildError, CookieError, CookieSettings, HeaderError, HeaderSettings, KEY_COMMAND, KeyError, KeyId,
+    KeyRing, MAX_LIFETIME, Manager, ManagerBuilder, MemoryStore, OutagePolicy, Policy, PolicyError, Profile,
+    Revocations, SameSite, SecretKey, Sweeper, Transport,
 };
 
 // What an operator looks at.

@@ -425,3 +425,33 @@ async fn a_place_for_the_generated_key_that_others_can_read() {
     assert_eq!(fs::read(&file).unwrap(), b"", "no key is written where others would read it");
     insta::assert_snapshot!(error);
 }
+
+#[test]
+fn a_transport_that_does_not_exist() {
+    insta::assert_snapshot!(refusal(&[("TRANSPORT", "header"), ("RESPONSE_HEADER", "X-Token")]));
+}
+
+#[test]
+fn a_transport_in_a_header_that_is_not_free() {
+    insta::assert_snapshot!(refusal(&[("TRANSPORT", "header:Authorization"), ("COOKIE__NAME", "id")]));
+    for name in ["Cookie", "set-cookie", "Host", "Proxy-Authorization", "X-Forwarded-For", "a b", ""] {
+        assert!(refusal(&[("TRANSPORT", &format!("header:{name}"))]).contains("X-Session-Token"), "{name}");
+        assert!(refusal(&[("TRANSPORT", "bearer"), ("RESPONSE_HEADER", name)]).contains("instead"), "{name}");
+    }
+}
+
+#[test]
+fn settings_of_cookies_for_a_transport_without_them() {
+    insta::assert_snapshot!(refusal(&[
+        ("TRANSPORT", "bearer"),
+        ("RESPONSE_HEADER", "Set-Cookie"),
+        ("COOKIE__NAME", "__Host-id"),
+        ("COOKIE__SECURE", "true"),
+        ("DANGER_INSECURE_COOKIE_FOR_LOCALHOST", "true"),
+    ]));
+}
+
+#[test]
+fn a_response_header_for_cookies() {
+    insta::assert_snapshot!(refusal(&[("RESPONSE_HEADER", "X-Token")]));
+}

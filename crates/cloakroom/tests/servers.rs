@@ -28,7 +28,7 @@ async fn visit(sessions: &Cloakroom, cookie: &str) -> (u64, String) {
     let visits = session.modify(VISITS, |visits| *visits += 1).unwrap();
     let finish = exchange.finish(Outcome::Answered { status: 200, public: false }).await;
     assert!(finish.error.is_none(), "{:?}", finish.error);
-    let set = finish.set_cookie.as_deref().and_then(|set| set.split(';').next());
+    let set = finish.set.as_deref().and_then(|set| set.split(';').next());
     (visits, set.unwrap_or(cookie).to_owned())
 }
 

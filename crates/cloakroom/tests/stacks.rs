@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use cloakroom::{Backend, Cloakroom, Config, Key, Sources, State};
-use cloakroom_core::{Client, Exchange, Outcome};
+use cloakroom_core::{Client, Exchange, Outcome, RequestHeader, ResponseHeader};
 
 const KEY: &str = "4ZcMrgfzVX5AHjvkb+U4hGrKsK0l77m0GsA8/T57TJk=";
 const OLD_KEY: &str = "k2OTr750YW8pXjV7wfXeTcJ4j8TlMaS5dvPW1nJS70I=";
@@ -31,7 +31,7 @@ async fn visit(sessions: &Cloakroom, cookie: &str) -> (u64, String) {
     let visits = session.modify(VISITS, |visits| *visits += 1).unwrap();
     let finish = exchange.finish(Outcome::Answered { status: 200, public: false }).await;
     assert!(finish.error.is_none(), "{:?}", finish.error);
-    let set = finish.set_cookie.as_deref().and_then(|set| set.split(';').next());
+    let set = finish.set.as_deref().and_then(|set| set.split(';').next());
     (visits, set.unwrap_or(cookie).to_owned())
 }
 
@@ -234,4 +234,33 @@ fn keys_in_a_file_that_others_can_read_are_worth_a_word() {
     assert_eq!(load().notices(), ["cloakroom.toml holds keys and is open to others: run `chmod 600 cloakroom.toml`"]);
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     assert!(load().notices().is_empty());
+}
+
+#[tokio::test]
+async fn a_bearer_transport_is_in_force_and_prints_without_a_word_on_cookies() {
+    let directory = tempfile::tempdir().unwrap();
+    for (variables, request, response) in [
+        (&[("CLOAKROOM_TRANSPORT", "bearer")][..], RequestHeader::Authorization, "x-session-token"),
+        (
+            &[("CLOAKROOM_TRANSPORT", "bearer"), ("CLOAKROOM_RESPONSE_HEADER", "X-New-Token")],
+            RequestHeader::Authorization,
+            "x-new-token",
+        ),
+        (&[("CLOAKROOM_TRANSPORT", "header:X-Shop")], RequestHeader::Named("x-shop"), "x-shop"),
+    ] {
+        let variables = [variables, &[("CLOAKROOM_STORE", "memory"), ("CLOAKROOM_KEYS", KEY)]].concat();
+        let config = Config::load(&sources(directory.path(), &variables)).unwrap();
+        let printed = config.to_string();
+        assert!(
+            printed.contains("environment variable CLOAKROOM_TRANSPORT") && !printed.contains("cookie."),
+            "{printed}"
+        );
+        let line = printed.lines().find(|line| line.starts_with("response_header")).unwrap();
+        assert!(line.to_ascii_lowercase().contains(response), "{line}");
+        let sessions = Cloakroom::from_config(config).await.unwrap();
+        let exchange = Exchange::new(sessions.manager().clone());
+        assert_eq!(exchange.request_header(), request);
+        assert_eq!(exchange.response_header(), ResponseHeader::Named(response));
+        assert_eq!(sessions.manager().cookie_name(), None);
+    }
 }

@@ -123,7 +123,7 @@ async fn a_token_opens_only_where_and_for_what_it_was_made() {
             .await
             .value;
         made.push((what, browser.token().to_owned()));
-        let cookie = format!("{}={csrf}", manager.cookie_name());
+        let cookie = format!("{}={csrf}", manager.cookie_name().unwrap());
         let request = Request::open(manager, [cookie.as_bytes()].into_iter()).await.unwrap();
         assert_eq!(request.session.handle(), None, "a CSRF token is no session token");
         let reply = browser.visit(async |session| session.verify_csrf(&made.last().unwrap().1)).await;
@@ -131,7 +131,7 @@ async fn a_token_opens_only_where_and_for_what_it_was_made() {
     }
     for (for_whom, token) in &made {
         for (what, manager) in &managers {
-            let cookie = format!("{}={token}", manager.cookie_name());
+            let cookie = format!("{}={token}", manager.cookie_name().unwrap());
             let request = Request::open(manager, [cookie.as_bytes()].into_iter()).await.unwrap();
             assert_eq!(request.session.handle().is_some(), what == *for_whom, "{for_whom} at {what}");
         }

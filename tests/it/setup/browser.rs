@@ -120,14 +120,14 @@ impl Browser {
     }
 
     fn cookie_header(&self) -> Option<String> {
-        self.jar.as_ref().map(|token| format!("theme=dark; {}={token}", self.manager.cookie_name()))
+        self.jar.as_ref().map(|token| format!("theme=dark; {}={token}", self.manager.cookie_name().unwrap()))
     }
 
     /// Takes a response's cookie into the jar.
     pub(crate) fn receive(&mut self, finish: &Finish) {
         let Some(header) = &finish.set_cookie else { return };
         assert!(finish.vary_cookie && finish.no_store, "a response with a cookie must not be cached");
-        let (name, value) = check_attributes(header, self.manager.cookie_name());
+        let (name, value) = check_attributes(header, self.manager.cookie_name().unwrap());
         assert!(name.len() + value.len() <= 4096, "browsers drop a cookie of {} bytes", name.len() + value.len());
         if value.is_empty() {
             assert!(header.ends_with("; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"), "{header}");
@@ -282,7 +282,8 @@ async fn receive(mut connection: TcpStream, expected: Expected<'_>) -> Finish {
 
 impl From<cloakroom_core::Finish> for Finish {
     fn from(finish: cloakroom_core::Finish) -> Self {
-        let cloakroom_core::Finish { set_cookie, vary_cookie, no_store, warning, error } = finish;
+        let cloakroom_core::Finish { set: set_cookie, vary: vary_cookie, no_store, warning, challenge: _, error } =
+            finish;
         let error = error.map(|error| Failure { kind: error.kind(), status: error.status() });
         Self { set_cookie, vary_cookie, no_store, warning: warning.map(str::to_owned), error }
     }

@@ -66,6 +66,25 @@ macro_rules! on_every_backend {
 }
 pub(crate) use on_every_backend;
 
+/// The same where the backend makes no difference of its own: sealed, in memory, in a file and on one server.
+macro_rules! on_a_few_backends {
+    ($($test:ident),* $(,)?) => {
+        mod axum {
+            $crate::setup::on_a_few_backends!(@ Axum [$($test)*]);
+        }
+        mod actix {
+            $crate::setup::on_a_few_backends!(@ Actix [$($test)*]);
+        }
+    };
+    (@ $adapter:ident [$($test:ident)*]) => {
+        $crate::setup::on_every_backend!(@ one sealed Sealed $adapter [$($test)*]);
+        $crate::setup::on_every_backend!(@ one memory Memory $adapter [$($test)*]);
+        $crate::setup::on_every_backend!(@ one sqlite Sqlite $adapter [$($test)*]);
+        $crate::setup::on_every_backend!(@ one redis Redis $adapter [$($test)*]);
+    };
+}
+pub(crate) use on_a_few_backends;
+
 /// The same on the backends that keep sessions on the server.
 macro_rules! on_every_store {
     ($($test:ident),* $(,)?) => {

@@ -160,7 +160,7 @@ impl World {
 
     /// The session that this token gives.
     pub(crate) async fn handle_of(&self, token: &str) -> Option<Handle> {
-        let cookie = format!("{}={token}", self.manager.cookie_name());
+        let cookie = format!("{}={token}", self.manager.cookie_name().unwrap());
         let exchange = Exchange::new(self.manager.clone());
         let session = exchange.read_session([cookie.as_bytes()].into_iter(), Default::default).await.unwrap();
         session.handle()

@@ -139,7 +139,7 @@ impl Visitor {
                 self.forget();
             }
         }
-        let Some(header) = &finish.set_cookie else { return };
+        let Some(header) = &finish.set else { return };
         let value = header.split_once(';').and_then(|(pair, _)| pair.split_once('=')).map(|(_, value)| value).unwrap();
         self.bury();
         match value {
@@ -215,6 +215,6 @@ impl Visitor {
 }
 
 async fn open(exchange: &Exchange, manager: &Manager, token: Option<&str>) -> Result<Session, SessionError> {
-    let cookie = token.map(|token| format!("{}={token}", manager.cookie_name()));
+    let cookie = token.map(|token| format!("{}={token}", manager.cookie_name().unwrap()));
     exchange.session(cookie.iter().map(String::as_bytes), Default::default).await
 }

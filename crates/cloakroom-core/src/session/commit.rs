@@ -243,7 +243,7 @@ impl Shared {
                 inner.base = Some(record.clone());
                 if let CookieReply::Set { token, required, .. } = &mut cookie {
                     if matches!(origin, Origin::Stored { .. }) {
-                        inner.presented = record.persistent.then(|| token.clone());
+                        inner.presented = self.manager.resends(&record).then(|| token.clone());
                     }
                     // A token that the client has to get does not become optional by being sent again.
                     *required |= matches!(inner.cookie, CookieReply::Set { required: true, .. });
@@ -456,7 +456,7 @@ impl Shared {
             record.epoch = revocations.epoch(principal).await.map_err(not_sealed)?;
         }
         // Sealed before anything is revoked: a session too large for a cookie stays as it was.
-        let token = Zeroizing::new(seal.seal(self.manager.cookie_name(), &record)?);
+        let token = Zeroizing::new(seal.seal(self.manager.binding(), &record)?);
         if let (Some(revocations), Some(base)) = (revocations, &step.base) {
             let renewed = matches!(step.plan.store, StoreOp::Renew(_)) && record.handle() == base.handle();
             // After the epoch was read: whoever was signed out everywhere since does not sign in again by this.

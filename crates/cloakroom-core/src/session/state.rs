@@ -86,7 +86,7 @@ pub(crate) enum Mode {
     Closed,
 }
 
-/// What the response does about the cookie.
+/// What the response does about the client's token; the names are those of the transport in a cookie.
 #[derive(Debug)]
 pub(crate) enum CookieReply {
     Leave,
@@ -143,6 +143,10 @@ impl Inner {
             origin,
             ..Self::absent(Client::default(), CookieReply::Leave)
         }
+    }
+
+    pub(crate) fn is_signed_in(&self) -> bool {
+        self.base.as_ref().is_some_and(|base| base.principal().is_some())
     }
 
     pub(crate) fn state(&self) -> State {

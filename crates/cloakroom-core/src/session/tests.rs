@@ -131,7 +131,7 @@ impl Fixture {
 
 async fn finish(exchange: &Exchange) -> (Option<String>, Option<SessionErrorKind>) {
     let finish = exchange.finish(Outcome::Answered { status: 200, public: false }).await;
-    let value = finish.set_cookie.map(|header| header["__Host-id=".len()..].split(';').next().unwrap().to_owned());
+    let value = finish.set.map(|header| header["__Host-id=".len()..].split(';').next().unwrap().to_owned());
     (value, finish.error.map(|error| error.kind()))
 }
 
@@ -218,7 +218,7 @@ async fn a_remembered_session_that_was_renewed_is_never_sent_its_old_token_again
     session.commit().await.unwrap();
     session.set("key", 1).unwrap();
     let public = exchange.finish(Outcome::Answered { status: 200, public: true }).await;
-    let header = public.set_cookie.expect("the client must get the new token, even with a public response");
+    let header = public.set.expect("the client must get the new token, even with a public response");
     let cookie = header["__Host-id=".len()..].split(';').next().unwrap();
     assert_ne!(cookie, old);
     assert!(test.principal(cookie).await.is_some());
@@ -338,7 +338,7 @@ async fn a_record_under_another_id_is_not_used() {
         let session = fixture.session(&exchange, "").await;
         session.login(name).unwrap();
         let finish = exchange.finish(Outcome::Answered { status: 200, public: false }).await;
-        tokens.push(finish.set_cookie.unwrap().split(['=', ';']).nth(1).unwrap().to_owned());
+        tokens.push(finish.set.unwrap().split(['=', ';']).nth(1).unwrap().to_owned());
     }
     let filed = fixture.store.inner.scan(None, 10).await.unwrap();
     let [(one, ones), (two, twos)] = filed.as_slice() else { panic!("two sessions were filed") };
@@ -355,7 +355,7 @@ async fn a_record_under_another_id_is_not_used() {
         let refused = exchange.session([header.as_bytes()].into_iter(), Client::default).await.unwrap_err();
         assert_eq!(refused.kind(), SessionErrorKind::Unavailable);
         let finish = exchange.finish(Outcome::Answered { status: 503, public: false }).await;
-        assert_eq!(finish.set_cookie, None, "nobody is signed out by it");
+        assert_eq!(finish.set, None, "nobody is signed out by it");
     }
 }
 
@@ -416,7 +416,7 @@ async fn a_cookie_that_another_node_may_know_is_left_alone_whatever_stands_besid
     let ahead = manager(KeyRing::new("test", &[SecretKey::generate(&OsRandom::default()).unwrap()]).unwrap());
     let exchange = Exchange::new(ahead);
     exchange.session(std::iter::empty(), Client::default).await.unwrap().login("alice").unwrap();
-    let set = exchange.finish(Outcome::Answered { status: 200, public: false }).await.set_cookie.unwrap();
+    let set = exchange.finish(Outcome::Answered { status: 200, public: false }).await.set.unwrap();
     let token = set.split(';').next().unwrap().to_owned();
 
     let exchange = Exchange::new(manager(test.manager.keys().clone()));
@@ -424,5 +424,5 @@ async fn a_cookie_that_another_node_may_know_is_left_alone_whatever_stands_besid
     let session = exchange.session([header.as_bytes()].into_iter(), Client::default).await.unwrap();
     assert_eq!(session.principal(), None);
     let finish = exchange.finish(Outcome::Answered { status: 200, public: false }).await;
-    assert_eq!(finish.set_cookie, None, "the other node's session is not ended here");
+    assert_eq!(finish.set, None, "the other node's session is not ended here");
 }

@@ -8,12 +8,13 @@ mod server;
 mod settings;
 mod sources;
 mod store;
+mod transport;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cloakroom_core::{CookieSettings, KeyRing, Policy};
+use cloakroom_core::{KeyRing, Policy, Transport};
 
 pub use error::ConfigError;
 pub(crate) use error::{Problem, Refusal};
@@ -34,7 +35,7 @@ pub struct Config {
     pub(crate) migrate: bool,
     pub(crate) keys: Keys,
     pub(crate) audience: String,
-    pub(crate) cookie: CookieSettings,
+    pub(crate) transport: Transport,
     pub(crate) policy: Policy,
     #[cfg_attr(not(feature = "cookie"), expect(dead_code, reason = "read where there are seals"))]
     pub(crate) seal: SealKind,

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use cloakroom_core::layer::TimeoutLayer;
 use cloakroom_core::{
-    BuildError, CookieError, CookieSettings, Excess, KEY_COMMAND, KeyRing, MAX_LIFETIME, OutagePolicy, Policy,
-    PolicyError, Profile, SameSite, SessionLimit,
+    BuildError, Excess, KEY_COMMAND, KeyRing, MAX_LIFETIME, OutagePolicy, Policy, PolicyError, Profile, SessionLimit,
 };
 
 use super::error::{Refusal, quoted};
 use super::settings::{SETTINGS, variable_of};
 use super::sources::Settings;
+use super::transport::{DANGER, concerns, is_insecure, shown as shown_transport};
 use super::{Config, ConfigError, Keys, Place, SealKind, Server, Sources, Store, duration, keys};
 
 /// A setting that somebody made.
@@ -23,8 +23,6 @@ struct Made {
     text: String,
     origin: String,
 }
-
-const DANGER: &str = "danger_insecure_cookie_for_localhost";
 
 /// Where platforms put the URLs of the services that they run.
 const PLATFORM: [&str; 2] = ["REDIS_URL", "DATABASE_URL"];
@@ -118,7 +116,7 @@ pub(super) struct Reader<'a> {
     sources: &'a Sources,
     settings: Settings,
     made: BTreeMap<&'static str, Made>,
-    notices: Vec<String>,
+    pub(super) notices: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
@@ -138,7 +136,7 @@ impl<'a> Reader<'a> {
         let audience = self.read("audience", audience).unwrap_or_else(|| Config::DEFAULT_AUDIENCE.to_owned());
         let keys = self.keys(&audience, production);
         let (profile, policy) = self.policy(store.as_ref());
-        let cookie = self.cookie(production);
+        let transport = self.transport(production);
         let seal = self.seal(store.as_ref());
         let timeout = self.read("timeout", positive).unwrap_or(TimeoutLayer::DEFAULT_LIMIT);
         let sweep_interval = self.read("sweep_interval", positive).unwrap_or(Config::DEFAULT_SWEEP_INTERVAL);
@@ -155,7 +153,7 @@ impl<'a> Reader<'a> {
             migrate,
             keys,
             audience,
-            cookie,
+            transport,
             policy,
             seal,
             timeout,
@@ -166,7 +164,9 @@ impl<'a> Reader<'a> {
         };
         let shown =
             |name| SERVER_SETTINGS.iter().all(|setting| setting.name != name || (setting.applies)(&config.store.place));
-        let shown = SETTINGS.iter().filter(|(name, _)| shown(*name) && (*name != "ledger" || config.ledger.is_some()));
+        let shown = SETTINGS.iter().filter(|(name, _)| {
+            shown(*name) && (*name != "ledger" || config.ledger.is_some()) && concerns(name, &config.transport)
+        });
         config.table = shown.map(|setting| self.row(&config, profile, *setting)).collect();
         Ok(config)
     }
@@ -181,7 +181,7 @@ impl<'a> Reader<'a> {
         let written = self.made.get(name);
         let unset = match name {
             "idle" | "absolute" | "remember" => format!("profile {}", profile.as_str()),
-            "cookie.name" | "cookie.secure" if !config.cookie.is_secure() => format!("because of {DANGER}"),
+            "cookie.name" | "cookie.secure" if is_insecure(&config.transport) => format!("because of {DANGER}"),
             _ => "default".to_owned(),
         };
         let value = match (name, &config.keys) {
@@ -195,8 +195,7 @@ impl<'a> Reader<'a> {
             ("idle", _) => duration::format(config.policy.idle()),
             ("absolute", _) => duration::format(config.policy.absolute()),
             ("remember", _) => duration::format(config.policy.remember()),
-            ("cookie.name", _) => config.cookie.name().to_owned(),
-            ("cookie.secure", _) => config.cookie.is_secure().to_string(),
+            _ if let Some(value) = shown_transport(name, &config.transport) => value,
             _ => written.map_or_else(|| default.to_owned(), |made| made.text.clone()),
         };
         (name, value, written.map_or(unset, |made| made.origin.clone()))
@@ -472,78 +471,6 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn cookie(&mut self, production: bool) -> CookieSettings {
-        let insecure = self.read(DANGER, boolean).unwrap_or(false);
-        if insecure && production {
-            let why = "in production whoever can read the network would own every session";
-            self.refuse(DANGER, Refusal::new(why, "serve over https and remove this"));
-        } else if insecure {
-            self.notices.push("the session cookie is sent without encryption; never deploy this".to_owned());
-        }
-        match self.read("cookie.secure", boolean) {
-            Some(false) if !insecure => {
-                let why = "a cookie without Secure can be read by everybody on the network";
-                let instead = format!("leave it on; for development on plain http set `{DANGER} = true` instead");
-                self.refuse("cookie.secure", Refusal::new(why, instead));
-            }
-            Some(true) if insecure => {
-                self.refuse(
-                    "cookie.secure",
-                    Refusal::new(format!("`{DANGER}` says the opposite"), "remove one of the two"),
-                );
-            }
-            Some(_) | None => {}
-        }
-        let mut name = self.read("cookie.name", verbatim);
-        let mut path = self.read("cookie.path", verbatim);
-        let mut domain = self.read("cookie.domain", verbatim);
-        let mut same_site = self
-            .read(
-                "cookie.same_site",
-                one_of(&[("lax", SameSite::Lax), ("strict", SameSite::Strict), ("none", SameSite::None)]),
-            )
-            .unwrap_or_default();
-        let mut partitioned = self.read("cookie.partitioned", boolean).unwrap_or(false);
-        // As for the policy: one rule at a time, and each time less that can break one.
-        loop {
-            let mut cookie =
-                if insecure { CookieSettings::danger_insecure_for_localhost() } else { CookieSettings::new() };
-            cookie = cookie.with_same_site(same_site);
-            cookie = if partitioned { cookie.partitioned() } else { cookie };
-            cookie = if let Some(name) = &name { cookie.with_name(name) } else { cookie };
-            cookie = if let Some(path) = &path { cookie.with_path(path) } else { cookie };
-            cookie = if let Some(domain) = &domain { cookie.with_domain(domain) } else { cookie };
-            let Err(error) = cookie.validate() else { return cookie };
-            let mut exhausted = false;
-            let refused = match error {
-                CookieError::HostWithDomain(_) | CookieError::Domain(_) => {
-                    domain = None;
-                    "cookie.domain"
-                }
-                CookieError::HostWithPath { .. } | CookieError::Path(_) => {
-                    path = None;
-                    "cookie.path"
-                }
-                CookieError::NoneWithoutSecure => {
-                    same_site = SameSite::Lax;
-                    "cookie.same_site"
-                }
-                CookieError::PartitionedWithoutSecure => {
-                    partitioned = false;
-                    "cookie.partitioned"
-                }
-                CookieError::Name(_) | CookieError::PrefixWithoutSecure(_) | _ => {
-                    exhausted = name.take().is_none();
-                    "cookie.name"
-                }
-            };
-            self.refuse(refused, Refusal::of(&error));
-            if exhausted {
-                return CookieSettings::new();
-            }
-        }
-    }
-
     fn seal(&mut self, store: Option<&Store>) -> SealKind {
         let seal = self.read("seal", |text| match text {
             "signed" => Err(Refusal::new(
@@ -574,7 +501,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn is_set(&self, name: &str) -> bool {
+    pub(super) fn is_set(&self, name: &str) -> bool {
         self.settings.is_set(name)
     }
 
@@ -582,14 +509,14 @@ impl<'a> Reader<'a> {
         self.made.insert(name, Made { text, origin: origin.to_owned() });
     }
 
-    fn read<T>(&mut self, name: &'static str, parse: impl FnOnce(&str) -> Result<T, Refusal>) -> Option<T> {
+    pub(super) fn read<T>(&mut self, name: &'static str, parse: impl FnOnce(&str) -> Result<T, Refusal>) -> Option<T> {
         let (text, origin) = self.settings.value(name)?;
         self.note(name, text.clone(), &origin);
         parse(text.trim()).map_err(|refusal| self.refuse(name, refusal)).ok()
     }
 
     /// Once for each setting: what else is wrong with it follows from the first.
-    fn refuse(&mut self, name: &str, refusal: Refusal) {
+    pub(super) fn refuse(&mut self, name: &str, refusal: Refusal) {
         if self.settings.problems.iter().any(|problem| problem.setting == name) {
             return;
         }
@@ -598,7 +525,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn one_of<T: Copy>(choices: &[(&'static str, T)]) -> impl Fn(&str) -> Result<T, Refusal> {
+pub(super) fn one_of<T: Copy>(choices: &[(&'static str, T)]) -> impl Fn(&str) -> Result<T, Refusal> {
     let choices = choices.to_vec();
     move |text| {
         let chosen = choices.iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
@@ -609,7 +536,7 @@ fn one_of<T: Copy>(choices: &[(&'static str, T)]) -> impl Fn(&str) -> Result<T, 
     }
 }
 
-fn boolean(text: &str) -> Result<bool, Refusal> {
+pub(super) fn boolean(text: &str) -> Result<bool, Refusal> {
     text.parse().map_err(|_| Refusal::new(format!("{} is neither true nor false", quoted(text)), "write true or false"))
 }
 
@@ -639,6 +566,6 @@ fn audience(text: &str) -> Result<String, Refusal> {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "one form for all settings")]
-fn verbatim(text: &str) -> Result<String, Refusal> {
+pub(super) fn verbatim(text: &str) -> Result<String, Refusal> {
     Ok(text.to_owned())
 }

@@ -2,7 +2,7 @@
 
 /// Their names, as in the file (a dot is a table), and what holds where nobody says otherwise; in the
 /// order in which they print.
-pub(super) const SETTINGS: [(&str, &str); 32] = [
+pub(super) const SETTINGS: [(&str, &str); 34] = [
     ("environment", "development"),
     ("store", "sqlite:.cloakroom/sessions.db"),
     ("prefix", "cloakroom:"),
@@ -25,6 +25,8 @@ pub(super) const SETTINGS: [(&str, &str); 32] = [
     ("sessions.max", "any number"),
     ("sessions.excess", "reject"),
     ("outage", "fail-closed"),
+    ("transport", "cookie"),
+    ("response_header", "of the transport"),
     ("cookie.name", "__Host-id"),
     ("cookie.path", "/"),
     ("cookie.domain", "none"),
