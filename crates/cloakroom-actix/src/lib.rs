@@ -45,6 +45,8 @@
 //! * Where writing failed, an empty response with the [error's](SessionError) status takes its place.
 //! * A handler that opened no session leaves it exactly as it is, for two allocations.
 
+#[cfg(feature = "actix-session")]
+mod actix_session;
 mod csrf;
 mod error;
 mod ext;
@@ -54,6 +56,8 @@ mod headers;
 mod middleware;
 mod require;
 
+#[cfg(feature = "actix-session")]
+pub use actix_session::ActixSessionStore;
 pub use csrf::{CsrfMiddleware, CsrfService};
 pub use error::SessionError;
 pub use ext::SessionExt;

@@ -48,6 +48,8 @@ mod future;
 mod headers;
 mod layer;
 mod require;
+#[cfg(feature = "tower-sessions")]
+mod tower_sessions;
 
 pub use csrf::{CsrfLayer, CsrfService};
 pub use error::SessionError;
@@ -55,3 +57,5 @@ pub use extract::{LazySession, ReadSession, Session};
 pub use future::SessionFuture;
 pub use layer::{SessionLayer, SessionService};
 pub use require::{RequireLayer, RequireService};
+#[cfg(feature = "tower-sessions")]
+pub use tower_sessions::TowerSessionsStore;
