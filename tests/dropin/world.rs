@@ -14,7 +14,6 @@ use crate::place::{Place, Server};
 pub(crate) struct World {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) store: Arc<FaultyStore>,
-    pub(crate) keys: KeyRing,
     pub(crate) manager: Arc<Manager>,
 }
 
@@ -27,9 +26,9 @@ impl World {
         let store = Arc::new(FaultyStore::new(store));
         let keys = KeyRing::new("shop", &[key()]).unwrap();
         let policy = Policy::default().with_idle(HOUR).with_absolute(ABSOLUTE).with_max_record(4096);
-        let manager = Manager::builder(Backend::store(store.clone()), keys.clone());
+        let manager = Manager::builder(Backend::store(store.clone()), keys);
         let manager = manager.policy(policy).clock(clock.clone()).build().unwrap();
-        Self { clock, store, keys, manager }
+        Self { clock, store, manager }
     }
 
     pub(crate) fn now(&self) -> SystemTime {

@@ -18,21 +18,21 @@ pub type Kind = LazyLock<Arc<dyn SessionStore>>;
 pub static MEMORY: Kind = LazyLock::new(|| Arc::new(MemoryStore::new()));
 pub static SQLITE: Kind = LazyLock::new(|| {
     let file = format!("{}/{}.db", env!("CARGO_TARGET_TMPDIR"), own());
-    opened(async move { Arc::new(SqliteOptions::new(file).open().await.unwrap()) })
+    opened(async move { SqliteOptions::new(file).open().await.unwrap() })
 });
 pub static REDIS: Kind = LazyLock::new(|| {
     let url = with(&shared::redis(), &format!("prefix=cloakroom-{}-", own()));
-    opened(async move { Arc::new(RedisOptions::new(&url).unwrap().open().await.unwrap()) })
+    opened(async move { RedisOptions::new(&url).unwrap().open().await.unwrap() })
 });
 pub static POSTGRES: Kind = LazyLock::new(|| {
     let url = with(&shared::postgres(), &format!("connections=2&table_prefix=u{}_", own()));
-    opened(async move { Arc::new(PostgresOptions::new(&url).unwrap().open().await.unwrap()) })
+    opened(async move { PostgresOptions::new(&url).unwrap().open().await.unwrap() })
 });
 
-fn opened(open: impl Future<Output = Arc<dyn SessionStore>> + Send + 'static) -> Arc<dyn SessionStore> {
+fn opened<S: SessionStore>(open: impl Future<Output = S> + Send + 'static) -> Arc<dyn SessionStore> {
     let (send, receive) = mpsc::channel();
     RUNTIME.spawn(async move { send.send(open.await) });
-    receive.recv().unwrap()
+    Arc::new(receive.recv().unwrap())
 }
 
 /// A name that no other run has.
