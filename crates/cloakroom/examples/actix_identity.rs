@@ -32,7 +32,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Sessions for an hour, on whatever store.
-pub fn sessions(store: ActixSessionStore, key: Key) -> SessionMiddleware<ActixSessionStore> {
+pub(crate) fn sessions(store: ActixSessionStore, key: Key) -> SessionMiddleware<ActixSessionStore> {
     SessionMiddleware::builder(store, key)
         .cookie_secure(false) // for plain http on this machine
         .session_lifecycle(PersistentSession::default().session_ttl(Duration::hours(1)))
@@ -40,7 +40,7 @@ pub fn sessions(store: ActixSessionStore, key: Key) -> SessionMiddleware<ActixSe
 }
 
 /// The application.
-pub fn pages(config: &mut ServiceConfig) {
+pub(crate) fn pages(config: &mut ServiceConfig) {
     config
         .route("/", web::get().to(home))
         .route("/account", web::get().to(account))

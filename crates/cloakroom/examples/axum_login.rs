@@ -28,7 +28,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// The application, on whatever store.
-pub fn app(store: TowerSessionsStore) -> Router {
+pub(crate) fn app(store: TowerSessionsStore) -> Router {
     let sessions = SessionManagerLayer::new(store)
         .with_secure(false) // for plain http on this machine
         .with_same_site(SameSite::Lax)

@@ -15,20 +15,31 @@ use crate::shell::Cmd;
 
 /// A test that fails, because we do otherwise on purpose. It has to fail, and so.
 struct OnPurpose {
-    suite: &'static str,
+    /// How the names of the suites begin.
+    suites: &'static str,
     /// Behind the name of the store.
     test: &'static str,
     says: &'static str,
     because: &'static str,
 }
 
-const ON_PURPOSE: &[OnPurpose] = &[OnPurpose {
-    suite: "actix_session",
-    test: "redis_rs::updating_of_an_expired_state_is_handled_gracefully",
-    says: "assertion `left != right` failed",
-    because: "it wants an update of what is gone to create it under another key; an update of ours creates nothing, \
-              or a request that was slower than a logout would undo it",
-}];
+const ON_PURPOSE: &[OnPurpose] = &[
+    OnPurpose {
+        suites: "tower_sessions",
+        test: "service::tests::expiry_on_session_end_always_save_test",
+        says: "assertion failed: rec1.expiry_date < rec2.expiry_date",
+        because: "it wants each save to move the end of a session that is to live for two weeks; with the default policy \
+                  ours ends 7 days after it began, whatever is saved (of the same test with a session of two hours \
+                  each save moves the end)",
+    },
+    OnPurpose {
+        suites: "actix_session",
+        test: "redis_rs::updating_of_an_expired_state_is_handled_gracefully",
+        says: "assertion `left != right` failed",
+        because: "it wants an update of what is gone to create it under another key; an update of ours creates nothing, \
+                  or a request that was slower than a logout would undo it",
+    },
+];
 
 /// Tests of a store that are not about stores.
 const LEFT_OUT: &[(&str, &str)] = &[(
@@ -48,7 +59,7 @@ pub(super) fn run() -> Result<String> {
     }
     let mut note = format!("tests of {}, each on {} stores\n", counts.join(", "), STORES.len());
     for case in ON_PURPOSE {
-        note.push_str(&format!("fails on purpose: {} {}: {}\n", case.suite, case.test, case.because));
+        note.push_str(&format!("fails on purpose: {} {}: {}\n", case.suites, case.test, case.because));
     }
     for (test, because) in LEFT_OUT {
         note.push_str(&format!("left out: {test}: {because}\n"));
@@ -125,7 +136,7 @@ fn test(package: &Path, target: &str, suite: &str) -> Result<usize> {
             .args(&["--target-dir", target, "--test", suite])
             .args(&rest.split_whitespace().collect::<Vec<_>>()[..])
     };
-    let ours: Vec<_> = ON_PURPOSE.iter().filter(|case| case.suite == suite).collect();
+    let ours: Vec<_> = ON_PURPOSE.iter().filter(|case| suite.starts_with(case.suites)).collect();
     let skipped: Vec<_> = ours.iter().map(|case| format!("--skip {}", case.test)).collect();
     let passed = count(&cargo(&format!("-- {}", skipped.join(" "))).run_and_keep_output()?, "ok");
     if passed < STORES.len() {
