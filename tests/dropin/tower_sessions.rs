@@ -352,6 +352,30 @@ mod memory_only {
     }
 
     #[tokio::test]
+    async fn a_request_costs_as_many_round_trips_as_it_has_to() {
+        in_memory(async |world: World| {
+            let id = world.started(&[("user", "ada")]).await;
+            let session = world.request(Some(id));
+            let costs = || {
+                let calls = (world.store.reads(), world.store.writes());
+                world.store.forget_calls();
+                calls
+            };
+            costs();
+            session.insert("seen", 1).await.unwrap();
+            assert_eq!(costs(), (1, 0));
+            session.save().await.unwrap();
+            assert_eq!(costs(), (0, 1));
+            session.cycle_id().await.unwrap();
+            session.save().await.unwrap();
+            assert_eq!(costs(), (0, 3));
+            session.flush().await.unwrap();
+            assert_eq!(costs(), (0, 1));
+        })
+        .await;
+    }
+
+    #[tokio::test]
     async fn what_does_not_fit_is_refused_and_changes_nothing() {
         in_memory(async |world: World| {
             let id = world.started(&[("user", "ada")]).await;
@@ -372,24 +396,23 @@ mod memory_only {
     async fn a_store_that_fails_is_an_error_without_ids_values_or_keys() {
         in_memory(async |world: World| {
             let id = world.started(&[("user", "ada-lovelace")]).await;
-            let session = world.looked_at(id).await;
-            for verb in [Verb::Load, Verb::Update, Verb::Delete, Verb::Create] {
-                world.store.once(verb, Fault::FailBefore(StoreErrorKind::Unavailable));
-                let result = match verb {
-                    Verb::Load => world.request(Some(id)).load().await,
-                    Verb::Delete => world.request(Some(id)).delete().await,
-                    Verb::Create => {
-                        let session = world.request(None);
-                        session.insert("user", "ada-lovelace").await.unwrap();
-                        session.save().await
-                    }
-                    _ => {
-                        session.insert("seen", 1).await.unwrap();
-                        session.save().await
-                    }
-                };
+            let (session, fresh) = (world.looked_at(id).await, world.request(None));
+            for changed in [&session, &fresh] {
+                changed.insert("seen", "by-ada").await.unwrap();
+            }
+            let fails = |verb| world.store.once(verb, Fault::FailBefore(StoreErrorKind::Unavailable));
+            let mut failures = Vec::new();
+            fails(Verb::Load);
+            failures.push(("load", world.request(Some(id)).load().await));
+            fails(Verb::Update);
+            failures.push(("update", session.save().await));
+            fails(Verb::Create);
+            failures.push(("create", fresh.save().await));
+            fails(Verb::Delete);
+            failures.push(("delete", session.delete().await));
+            for (verb, result) in failures {
                 let text = result.unwrap_err().to_string();
-                assert!(text.contains(verb.as_str()), "{text}");
+                assert!(text.contains(&format!("session store: {verb}")), "{text}");
                 assert!(!text.contains("ada") && !text.contains(&id.to_string()), "{text}");
             }
             let printed = format!("{:?}", world.tower_sessions());

@@ -44,6 +44,11 @@
 //!   a token must go out or a cookie be removed, it gets the `Set-Cookie` and is public no longer.
 //! * Where writing failed, an empty response with the [error's](SessionError) status takes its place.
 //! * A handler that opened no session leaves it exactly as it is, for two allocations.
+//!
+//! # Beside `actix-session`
+//!
+//! With the feature `actix-session` there is `ActixSessionStore`: an application that keeps `actix-session`, with
+//! `actix-identity` or without, has its sessions in one of our stores.
 
 #[cfg(feature = "actix-session")]
 mod actix_session;

@@ -40,6 +40,11 @@
 //!   a token must go out or a cookie be removed, it gets the `Set-Cookie` and is public no longer.
 //! * Where writing failed, an empty response with the [error's](SessionError) status takes its place.
 //! * A handler that opened no session leaves it exactly as it is, for two allocations.
+//!
+//! # Beside `tower-sessions`
+//!
+//! With the feature `tower-sessions` there is `TowerSessionsStore`: an application that keeps `tower-sessions`, with
+//! `axum-login` or without, has its sessions in one of our stores.
 
 mod csrf;
 mod error;

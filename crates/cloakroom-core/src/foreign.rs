@@ -470,3 +470,70 @@ fn nanos(time: SystemTime) -> u64 {
     let nanos = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
     u64::try_from(nanos).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::keyring::SecretKey;
+
+    fn ring() -> KeyRing {
+        let hex: String = (0..32u32).map(|n| format!("{:02x}", (n * n + 7) % 256)).collect();
+        KeyRing::new("shop", &[SecretKey::parse(&hex).unwrap()]).unwrap()
+    }
+
+    /// Frozen: whoever changes the derivation signs everybody out.
+    #[test]
+    fn what_a_secret_is_filed_under_is_what_it_always_was() {
+        let id = |library| {
+            let id = ring().primary().foreign_id(library, &[7; 16]);
+            id.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        };
+        assert_eq!([id("tower-sessions"), id("actix-session")], FROZEN);
+    }
+
+    const FROZEN: [&str; 2] = [
+        "12dc96548fcd3f4d9b7d5b723fcec80753ab81b573e6ab7378e9",
+        "c874114c2dc605f7212a64a7d2fe56f517d08bbaac971c435a94",
+    ];
+
+    fn record(values: &Values) -> Record {
+        let values = values.iter().map(|(key, encoded)| Value { key, encoded, expires: 0 });
+        let hour = Duration::from_secs(3600);
+        Record::new(Handle::from_bytes([7; 10]), from_unix_millis(1_800_000_000_000), hour, hour).with_values(values)
+    }
+
+    fn values() -> impl Strategy<Value = Values> {
+        proptest::collection::btree_map("[a-e]", "[01]".prop_map(String::into_bytes), 0..5)
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_loaded_comes_back_and_no_other_entry_makes_the_reader_panic(
+            values in values(), revision: u64, mut bytes in proptest::collection::vec(any::<u8>(), 0..200), ours: bool,
+        ) {
+            let id = ring().primary().foreign_id("tower-sessions", &[7; 16]);
+            let loaded = Loaded { id, revision: Revision::from_u64(revision), record: record(&values).filed_under(&id) };
+            let (back, rest) = Loaded::split(loaded.reveal().values);
+            let back = back.unwrap();
+            prop_assert_eq!((back.id, back.revision, &back.record), (id, loaded.revision, &loaded.record));
+            prop_assert_eq!(&rest, &values);
+            if ours {
+                bytes = [loaded.write(), bytes].concat();
+            }
+            drop((Loaded::read(&bytes), Loaded::read(&quoted(&bytes))));
+        }
+
+        #[test]
+        fn each_key_is_mine_where_i_changed_it_and_else_theirs(base in values(), mine in values(), theirs in values()) {
+            let merged = merge(Some(&record(&base)), &mine, &record(&theirs));
+            for key in ["a", "b", "c", "d", "e"] {
+                let is_changed = mine.get(key) != base.get(key);
+                prop_assert_eq!(merged.get(key), if is_changed { mine.get(key) } else { theirs.get(key) });
+            }
+            prop_assert_eq!(merge(Some(&record(&base)), &mine, &record(&base)), mine.clone());
+            prop_assert_eq!(merge(None, &mine, &record(&theirs)), mine);
+        }
+    }
+}

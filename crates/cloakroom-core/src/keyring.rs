@@ -425,7 +425,7 @@ mod tests {
         let secret = SecretKey(Box::new(Zeroizing::new(std::array::from_fn(|n| (n * n) as u8))));
         let mut seen = std::collections::BTreeSet::new();
         for audience in ["a", "b"] {
-            for (purpose, suite) in [("token", 0), ("csrf", 0), ("seal", 1), ("seal", 2), ("seal", 3)] {
+            for (purpose, suite) in [("token", 0), ("csrf", 0), ("foreign", 0), ("seal", 1), ("seal", 2), ("seal", 3)] {
                 assert!(seen.insert(**secret.derive(purpose, suite, audience)));
             }
         }
