@@ -4,6 +4,7 @@ mod backends;
 mod deny;
 mod steps;
 mod tools;
+mod upstream;
 mod workspace;
 
 use std::time::{Duration, Instant};
@@ -43,6 +44,12 @@ const STEPS: &[Step] = &[
     ),
     step("test", "unit and integration tests, on real servers and in a real browser", steps::test, Servers),
     step("doctest", "the examples in the documentation compile and hold", steps::doctest, Servers),
+    step(
+        "upstream",
+        "the tests that tower-sessions and actix-session publish pass on our stores",
+        upstream::run,
+        Servers,
+    ),
     step("docs", "the documentation builds without warnings", steps::docs, Nothing),
     step("deny", "licences, bans, sources and advisories of the dependencies, see deny.toml", deny::check, Nothing),
     step("examples", "the examples and the demo build", steps::examples, Nothing),

@@ -45,6 +45,16 @@ impl Cmd {
 
     /// As [`Cmd::run`], and also returns what was written to standard output.
     pub(crate) fn run_and_keep_output(&self) -> Result<String> {
+        let (status, kept) = self.run_to_its_end()?;
+        self.check(status).map(|()| kept)
+    }
+
+    /// The same of a command that may fail, and whether it succeeded.
+    pub(crate) fn run_and_keep_output_of_any_outcome(&self) -> Result<(bool, String)> {
+        self.run_to_its_end().map(|(status, kept)| (status.success(), kept))
+    }
+
+    fn run_to_its_end(&self) -> Result<(ExitStatus, String)> {
         self.print();
         let mut child = self.command().stdout(Stdio::piped()).spawn().map_err(|e| self.not_started(&e))?;
         let mut kept = String::new();
@@ -57,7 +67,7 @@ impl Cmd {
             }
         }
         let status = child.wait().map_err(|e| self.not_started(&e))?;
-        self.check(status).map(|()| kept)
+        Ok((status, kept))
     }
 
     /// Runs without printing the line, and returns standard output.

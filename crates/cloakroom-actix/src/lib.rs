@@ -47,7 +47,14 @@
 //!   without a `WWW-Authenticate` gets one in the bearer transport.
 //! * Where writing failed, an empty response with the [error's](SessionError) status takes its place.
 //! * A handler that opened no session leaves it exactly as it is, for two allocations.
+//!
+//! # Beside `actix-session`
+//!
+//! With the feature `actix-session` there is `ActixSessionStore`: an application that keeps `actix-session`, with
+//! `actix-identity` or without, has its sessions in one of our stores.
 
+#[cfg(feature = "actix-session")]
+mod actix_session;
 mod csrf;
 mod error;
 mod ext;
@@ -57,6 +64,8 @@ mod headers;
 mod middleware;
 mod require;
 
+#[cfg(feature = "actix-session")]
+pub use actix_session::ActixSessionStore;
 pub use csrf::{CsrfMiddleware, CsrfService};
 pub use error::SessionError;
 pub use ext::SessionExt;

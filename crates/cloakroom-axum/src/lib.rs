@@ -43,6 +43,11 @@
 //!   without a `WWW-Authenticate` gets one in the bearer transport.
 //! * Where writing failed, an empty response with the [error's](SessionError) status takes its place.
 //! * A handler that opened no session leaves it exactly as it is, for two allocations.
+//!
+//! # Beside `tower-sessions`
+//!
+//! With the feature `tower-sessions` there is `TowerSessionsStore`: an application that keeps `tower-sessions`, with
+//! `axum-login` or without, has its sessions in one of our stores.
 
 mod csrf;
 mod error;
@@ -51,6 +56,8 @@ mod future;
 mod headers;
 mod layer;
 mod require;
+#[cfg(feature = "tower-sessions")]
+mod tower_sessions;
 
 pub use csrf::{CsrfLayer, CsrfService};
 pub use error::SessionError;
@@ -58,3 +65,5 @@ pub use extract::{LazySession, ReadSession, Session};
 pub use future::SessionFuture;
 pub use layer::{SessionLayer, SessionService};
 pub use require::{RequireLayer, RequireService};
+#[cfg(feature = "tower-sessions")]
+pub use tower_sessions::TowerSessionsStore;

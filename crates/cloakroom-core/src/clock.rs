@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::error::{SessionError, SessionErrorKind};
+
 /// Where the engine and the embedded stores take the time from.
 ///
 /// Production uses [`SystemClock`]; tests use the testkit's `ManualClock`, so that no test waits.
@@ -24,7 +26,17 @@ impl Clock for SystemClock {
 
 /// A clock before this moment (2026-01-01) is broken: a machine without battery starts in 1970, and
 /// by such a clock nothing would ever be expired. The engine fails closed (I6).
-pub(crate) const EARLIEST_PLAUSIBLE: u64 = 1_767_225_600_000;
+const EARLIEST_PLAUSIBLE: u64 = 1_767_225_600_000;
+
+/// The clock's time in milliseconds, or an error when it cannot be right.
+pub(crate) fn plausible(clock: &dyn Clock) -> Result<u64, SessionError> {
+    let now = unix_millis(clock.now());
+    if now < EARLIEST_PLAUSIBLE {
+        let message = "the clock is before 2026, so no timeout can be enforced; set the machine's time";
+        return Err(SessionError::new(SessionErrorKind::System, message));
+    }
+    Ok(now)
+}
 
 /// Milliseconds since 1970, the form in which records and stores keep time.
 ///

@@ -230,6 +230,19 @@ impl SessionError {
         )
     }
 
+    pub(crate) fn contended(attempts: u32) -> Self {
+        let message = format!(
+            "other requests changed the session faster than this one, {attempts} times in a row; its changes were dropped"
+        );
+        Self::new(SessionErrorKind::Contended, message)
+    }
+
+    pub(crate) fn too_large(size: usize, limit: usize) -> Self {
+        let message =
+            format!("the session would take {size} bytes, over its limit of {limit}: store less, or raise the limit");
+        Self::new(SessionErrorKind::TooLarge, message)
+    }
+
     pub(crate) fn closed() -> Self {
         Self::new(SessionErrorKind::Closed, "the response has left; a session handle does nothing after it")
     }

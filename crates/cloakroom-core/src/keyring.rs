@@ -8,9 +8,10 @@ use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::envelope::Suite;
+use crate::id::SessionId;
 use crate::token::{Random, RandomError};
 
 /// 32 random bytes from which every other key is derived.
@@ -209,6 +210,7 @@ pub struct RingKey {
     id: KeyId,
     token: Hmac<Sha256>,
     csrf: Hmac<Sha256>,
+    foreign: Hmac<Sha256>,
     seals: [Box<Zeroizing<[u8; 32]>>; Suite::ALL.len()],
 }
 
@@ -227,6 +229,7 @@ impl RingKey {
             id,
             token: keyed("token"),
             csrf: keyed("csrf"),
+            foreign: keyed("foreign"),
             seals: Suite::ALL.map(|suite| secret.derive("seal", suite.byte(), audience)),
         }
     }
@@ -246,6 +249,17 @@ impl RingKey {
     /// The body has a fixed length, so the name needs no length of its own.
     pub(crate) fn token_hash(&self, body: &[u8], binding: &str) -> [u8; 32] {
         self.token.clone().chain_update(body).chain_update(binding.as_bytes()).finalize().into_bytes().into()
+    }
+
+    /// What the session of this library with this secret is filed under. No part of it but all of the hash, since
+    /// such a secret carries no shard: nobody owns the session.
+    pub(crate) fn foreign_id(&self, library: &str, secret: &[u8]) -> SessionId {
+        let mut parts = Vec::with_capacity(64);
+        push_length_prefixed(&mut parts, library.as_bytes());
+        push_length_prefixed(&mut parts, secret);
+        let hash: [u8; 32] = self.foreign.clone().chain_update(&parts).finalize().into_bytes().into();
+        parts.zeroize();
+        SessionId::from_parts([hash[0], hash[1], hash[2], hash[3]], &hash[SessionId::SHARD_LEN..])
     }
 
     pub(crate) fn csrf_mac(&self) -> Hmac<Sha256> {
@@ -325,7 +339,8 @@ impl KeyRing {
         self.current().iter().find(|key| key.id == id).cloned()
     }
 
-    fn current(&self) -> Arc<[Arc<RingKey>]> {
+    /// All keys, the primary first.
+    pub(crate) fn current(&self) -> Arc<[Arc<RingKey>]> {
         Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -410,7 +425,7 @@ mod tests {
         let secret = SecretKey(Box::new(Zeroizing::new(std::array::from_fn(|n| (n * n) as u8))));
         let mut seen = std::collections::BTreeSet::new();
         for audience in ["a", "b"] {
-            for (purpose, suite) in [("token", 0), ("csrf", 0), ("seal", 1), ("seal", 2), ("seal", 3)] {
+            for (purpose, suite) in [("token", 0), ("csrf", 0), ("foreign", 0), ("seal", 1), ("seal", 2), ("seal", 3)] {
                 assert!(seen.insert(**secret.derive(purpose, suite, audience)));
             }
         }

@@ -13,6 +13,7 @@ mod transport;
 
 mod csrf;
 mod exchange;
+mod foreign;
 mod forgery;
 mod require;
 
@@ -48,6 +49,7 @@ pub use envelope::{Envelope, Suite};
 pub use error::{InvalidPrincipal, SessionError, SessionErrorKind, StoreError, StoreErrorKind, WriteOutcome};
 pub use events::{Event, EventSink, TracingSink};
 pub use exchange::{Exchange, Finish, Outcome};
+pub use foreign::{ForeignExpiry, ForeignRecord, ForeignSessions};
 pub use forgery::{Csrf, CsrfError, CsrfRefusal, CsrfRequest, CsrfVerdict};
 pub use id::{Handle, InvalidHandle, Principal, SessionId};
 pub use keyring::{KEY_COMMAND, KeyError, KeyId, KeyRing, RingKey, SecretKey};

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use crate::clock::{Clock, EARLIEST_PLAUSIBLE, SystemClock, from_unix_millis, unix_millis};
+use crate::clock::{Clock, SystemClock, from_unix_millis, plausible};
 use crate::cookie::{CookieError, CookieSettings, Presented};
 use crate::error::{SessionError, SessionErrorKind, StoreError, StoreErrorKind};
 use crate::events::{Event, EventSink, TracingSink};
+use crate::foreign::ForeignSessions;
 use crate::id::{Handle, Principal, SessionId};
 use crate::keyring::KeyRing;
 use crate::policy::{OutagePolicy, Policy, PolicyError};
@@ -422,12 +423,12 @@ impl Manager {
 
     /// The time in milliseconds, or an error when the clock cannot be right.
     pub(crate) fn now(&self) -> Result<u64, SessionError> {
-        let now = unix_millis(self.clock.now());
-        if now < EARLIEST_PLAUSIBLE {
-            let message = "the clock is before 2026, so no timeout can be enforced; set the machine's time";
-            return Err(SessionError::new(SessionErrorKind::System, message));
-        }
-        Ok(now)
+        plausible(self.clock.as_ref())
+    }
+
+    /// What sessions of another library, in the same store, have in common with those of this manager.
+    pub(crate) fn lend(&self, foreign: ForeignSessions) -> ForeignSessions {
+        foreign.with_policy(self.policy.clone()).with_surroundings(&self.clock, &self.random, &self.events)
     }
 
     pub(crate) fn mint(&self, record: &Record) -> Result<(Token, SessionId), RandomError> {

@@ -97,6 +97,22 @@ impl Cloakroom {
         cloakroom_actix::SessionMiddleware::new(Arc::clone(&self.manager))
     }
 
+    /// This stack's store for an application that runs its sessions with `tower-sessions` or `axum-login`. `None` where
+    /// sessions are sealed into the cookie.
+    #[cfg(feature = "tower-sessions")]
+    #[must_use]
+    pub fn tower_sessions(&self) -> Option<cloakroom_axum::TowerSessionsStore> {
+        cloakroom_axum::TowerSessionsStore::of(&self.manager)
+    }
+
+    /// This stack's store for an application that runs its sessions with `actix-session`. `None` where sessions are
+    /// sealed into the cookie.
+    #[cfg(feature = "actix-session")]
+    #[must_use]
+    pub fn actix_session(&self) -> Option<cloakroom_actix::ActixSessionStore> {
+        cloakroom_actix::ActixSessionStore::of(&self.manager)
+    }
+
     /// What the operator should know, a sentence each; they were logged as warnings too.
     #[must_use]
     pub fn notices(&self) -> &[String] {

@@ -37,6 +37,7 @@ async fn visit(session: Session) -> Result<String, SessionError> {
 //! | feature | adds |
 //! |---|---|
 //! | `actix` | the middleware and the extractors for actix-web |
+//! | `actix-session` | the stores for applications that run their sessions with actix-session, with actix-identity or without |
 //! | `axum` | the layer and the extractors for axum |
 //! | `config` | `Cloakroom::from_env`: the whole stack from a file and the environment |
 //! | `cookie` | sessions sealed into the cookie |
@@ -44,6 +45,7 @@ async fn visit(session: Session) -> Result<String, SessionError> {
 //! | `postgres` | sessions in PostgreSQL |
 //! | `redis` | sessions in Redis or Valkey: one server, Sentinel or Cluster |
 //! | `sqlite` | sessions in a SQLite file |
+//! | `tower-sessions` | the stores for applications that run their sessions with tower-sessions, with axum-login or without |
 //! | `full` | all of them |
 //!
 //! Sessions in memory need no feature.

@@ -21,12 +21,12 @@ use crate::record::Record;
 use crate::revocation::Revocations;
 use crate::seal::Seal;
 use crate::store::{Create, EndReason, Load, Renew, Renewal, Revision, SessionStore, Stored, Touch, Update, Verb};
-use crate::token::{Rejection, Token};
+use crate::token::{Random, Rejection, Token};
 
 /// How often a request repeats its changes on what other requests wrote.
-const ATTEMPTS: u32 = 128;
+pub(crate) const ATTEMPTS: u32 = 128;
 /// How often a fresh id may be taken already, which a working generator never sees once.
-const MINTS: u32 = 3;
+pub(crate) const MINTS: u32 = 3;
 
 /// How a commit went that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,17 +81,12 @@ impl Shared {
             match self.settle(step, outcome)? {
                 None => {
                     self.manager.emit(&Event::Conflict { handle, attempt });
-                    self.back_off(attempt).await?;
+                    back_off(self.manager.random(), attempt).await?;
                 }
                 Some(committed) => return Ok(committed),
             }
         }
-        Err(SessionError::new(
-            SessionErrorKind::Contended,
-            format!(
-                "other requests changed the session faster than this one, {ATTEMPTS} times in a row; its changes were dropped"
-            ),
-        ))
+        Err(SessionError::contended(ATTEMPTS))
     }
 
     /// Whether a commit would do nothing at all, so that nobody has to wait for one.
@@ -186,10 +181,7 @@ impl Shared {
                 };
                 let (size, limit) = (record.filed_len(), self.manager.policy().max_record());
                 if size > limit {
-                    let message = format!(
-                        "the session would take {size} bytes, over its limit of {limit}: store less, or raise the limit"
-                    );
-                    return Err(SessionError::new(SessionErrorKind::TooLarge, message));
+                    return Err(SessionError::too_large(size, limit));
                 }
             }
         }
@@ -485,17 +477,6 @@ impl Shared {
         })
     }
 
-    /// Lets others go first, the longer the more often they were faster.
-    async fn back_off(&self, attempt: u32) -> Result<(), SessionError> {
-        if attempt > 2 {
-            let mut byte = [0; 8];
-            self.manager.random().fill(&mut byte)?;
-            let most = 1u64 << attempt.min(14);
-            tokio::time::sleep(Duration::from_micros(u64::from_le_bytes(byte) % most)).await;
-        }
-        Ok(())
-    }
-
     /// Loads the record as it is now, has `change` change a view of it, and writes it on condition
     /// that nobody else did; again from the start if somebody was faster. The caller holds the commit lock.
     pub(super) async fn transact<R, E: From<SessionError>>(
@@ -563,7 +544,7 @@ impl Shared {
                 self.untried(step);
                 current = Some(stored);
                 self.manager.emit(&Event::Conflict { handle, attempt });
-                self.back_off(attempt).await?;
+                back_off(self.manager.random(), attempt).await?;
                 continue;
             }
             return match self.settle(step, outcome)? {
@@ -623,4 +604,15 @@ fn not_sealed(error: StoreError) -> SessionError {
 
 fn never_free() -> SessionError {
     SessionError::new(SessionErrorKind::System, "every fresh session id was taken: the random generator repeats itself")
+}
+
+/// Lets others go first, the longer the more often they were faster.
+pub(crate) async fn back_off(random: &dyn Random, attempt: u32) -> Result<(), SessionError> {
+    if attempt > 2 {
+        let mut byte = [0; 8];
+        random.fill(&mut byte)?;
+        let most = 1u64 << attempt.min(14);
+        tokio::time::sleep(Duration::from_micros(u64::from_le_bytes(byte) % most)).await;
+    }
+    Ok(())
 }

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use self::changes::Change;
 use self::commit::Committed;
+pub(crate) use self::commit::{ATTEMPTS, MINTS, back_off};
 pub use self::keys::{Key, SessionKey};
 use self::keys::{RESERVED, check_key, decode, encode};
 pub(crate) use self::plan::see;
