@@ -210,6 +210,7 @@ pub struct RingKey {
     id: KeyId,
     token: Hmac<Sha256>,
     csrf: Hmac<Sha256>,
+    ticket: Hmac<Sha256>,
     foreign: Hmac<Sha256>,
     seals: [Box<Zeroizing<[u8; 32]>>; Suite::ALL.len()],
 }
@@ -229,6 +230,7 @@ impl RingKey {
             id,
             token: keyed("token"),
             csrf: keyed("csrf"),
+            ticket: keyed("ticket"),
             foreign: keyed("foreign"),
             seals: Suite::ALL.map(|suite| secret.derive("seal", suite.byte(), audience)),
         }
@@ -260,6 +262,10 @@ impl RingKey {
         let hash: [u8; 32] = self.foreign.clone().chain_update(&parts).finalize().into_bytes().into();
         parts.zeroize();
         SessionId::from_parts([hash[0], hash[1], hash[2], hash[3]], &hash[SessionId::SHARD_LEN..])
+    }
+
+    pub(crate) fn ticket_hash(&self, body: &[u8], binding: &str) -> [u8; 32] {
+        self.ticket.clone().chain_update(body).chain_update(binding.as_bytes()).finalize().into_bytes().into()
     }
 
     pub(crate) fn csrf_mac(&self) -> Hmac<Sha256> {
@@ -425,7 +431,9 @@ mod tests {
         let secret = SecretKey(Box::new(Zeroizing::new(std::array::from_fn(|n| (n * n) as u8))));
         let mut seen = std::collections::BTreeSet::new();
         for audience in ["a", "b"] {
-            for (purpose, suite) in [("token", 0), ("csrf", 0), ("foreign", 0), ("seal", 1), ("seal", 2), ("seal", 3)] {
+            for (purpose, suite) in
+                [("token", 0), ("csrf", 0), ("ticket", 0), ("foreign", 0), ("seal", 1), ("seal", 2), ("seal", 3)]
+            {
                 assert!(seen.insert(**secret.derive(purpose, suite, audience)));
             }
         }

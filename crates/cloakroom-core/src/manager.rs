@@ -333,6 +333,12 @@ impl Manager {
         }
     }
 
+    /// The live session of this id, which somebody proved to be theirs otherwise than by its token.
+    pub(crate) async fn session_of(self: &Arc<Self>, id: &SessionId) -> Result<Option<Session>, SessionError> {
+        let candidate = Candidate::Reference { id: *id, text: b"" };
+        Ok(self.load(candidate, self.now()?).await?.ok().map(|inner| Session::new(Arc::clone(self), inner)))
+    }
+
     /// The list of sessions by principal; `None` where sessions are self-contained.
     #[must_use]
     pub fn directory(&self) -> Option<Directory<'_>> {

@@ -8,6 +8,7 @@ mod read;
 mod state;
 #[cfg(test)]
 mod tests;
+mod ticket;
 mod transaction;
 
 use std::borrow::Cow;
