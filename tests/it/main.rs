@@ -23,3 +23,4 @@ mod place;
 mod requirements;
 mod setup;
 mod transport;
+mod watch;

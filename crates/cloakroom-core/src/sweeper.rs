@@ -99,7 +99,7 @@ async fn sweep(store: &dyn SessionStore) -> Result<u64, StoreError> {
         if batch < u64::from(Sweeper::BATCH) {
             return Ok(removed);
         }
-        // Live traffic first: half of the time is theirs, however slow the store.
+        // Live traffic first: three quarters of the time are theirs, however slow the store.
         tokio::task::yield_now().await;
         tokio::time::sleep(3 * begun.elapsed()).await;
     }
