@@ -18,20 +18,19 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::body::Body;
-use axum::routing::get;
-use cloakroom_axum::{Session, SessionError, SessionLayer};
 use cloakroom_cookie::{Cipher, EncryptedSeal};
 use cloakroom_core::{
     Backend, CookieSettings, Event, EventSink, Key, KeyRing, Manager, MemoryStore, OsRandom, Revocations, SecretKey,
+    Session, SessionError,
 };
 use hmac::{Hmac, KeyInit, Mac as _};
-use http::header::{COOKIE, SET_COOKIE};
-use http::{HeaderValue, Request};
 use sha2::Sha256;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
-use tower::ServiceExt as _;
+
+#[path = "requests/actix_app.rs"]
+mod actix_app;
+#[path = "requests/axum_app.rs"]
+mod axum_app;
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -49,9 +48,26 @@ impl EventSink for Silent {
 }
 
 #[derive(Clone, Copy, PartialEq)]
+enum Framework {
+    Axum,
+    Actix,
+}
+
+impl Framework {
+    const ALL: [Self; 2] = [Self::Axum, Self::Actix];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Axum => "axum",
+            Self::Actix => "actix",
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
 enum Kind {
     Bare,
-    /// What axum's own way of layering costs: a layer that does nothing.
+    /// What the framework's own way of layering costs: a layer that does nothing.
     NoOp,
     Memory,
     Sealed(Cipher),
@@ -140,96 +156,97 @@ enum Budget {
     Time(Duration),
 }
 
-async fn untouched() -> &'static str {
-    "hello"
-}
-
-async fn read(session: Session) -> Result<String, SessionError> {
+fn read(session: &Session) -> Result<String, SessionError> {
     Ok(session.get(VALUE)?.unwrap_or_default().to_string())
 }
 
-async fn change(session: Session) -> Result<String, SessionError> {
+fn change(session: &Session) -> Result<String, SessionError> {
     Ok(session.modify(VALUE, |value| *value += 1)?.to_string())
 }
 
-async fn sign_in(session: Session) -> Result<&'static str, SessionError> {
-    session.login("account-42")?;
-    Ok("hello")
-}
-
-async fn fill(session: Session, axum::extract::Path(filling): axum::extract::Path<usize>) -> Result<(), SessionError> {
+fn fill(session: &Session, filling: usize) -> Result<&'static str, SessionError> {
     session.set(VALUE, 1)?;
     session.set("name", "x".repeat(160))?;
     for place in 0..filling {
         session.set(format!("filling-{place}").as_str(), "x".repeat(190))?;
     }
-    Ok(())
+    Ok("hello")
+}
+
+/// What is around the handlers of an application.
+enum Around {
+    Nothing,
+    NoOp,
+    Sessions(Arc<Manager>),
+}
+
+/// An application of one of the frameworks.
+enum App {
+    Axum(axum_app::App),
+    Actix(actix_app::App),
 }
 
 /// An application, and a request that it answers again and again.
 struct Bench {
-    app: Router,
+    app: App,
     path: &'static str,
-    cookie: Option<HeaderValue>,
+    cookie: Option<String>,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Bench {
-    fn new(kind: Kind, task: Task) -> Self {
+    fn new(framework: Framework, kind: Kind, task: Task) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        if matches!(kind, Kind::Bare | Kind::NoOp) {
-            let app = match task {
-                Task::Untouched | Task::SignIn => Router::new().route(task.path(), get(|| async { "hello" })),
-                Task::Read | Task::ReadLarge | Task::Change => {
-                    Router::new().route(task.path(), get(|| async { 1.to_string() }))
-                }
-            };
-            let app = if kind == Kind::NoOp { app.layer(tower::layer::util::Identity::new()) } else { app };
-            // The bare application is sent the same headers.
-            let cookie = HeaderValue::from_str(&format!("__Host-id={}", "x".repeat(68))).unwrap();
-            let app = app.with_state(());
-            return Self { app, path: task.path(), cookie: (task != Task::SignIn).then_some(cookie), runtime };
-        }
-        let keys = KeyRing::new("bench", &[SecretKey::generate(&OsRandom::default()).unwrap()]).unwrap();
-        let backend = match kind {
-            Kind::Bare | Kind::NoOp | Kind::Memory => Backend::store(Arc::new(MemoryStore::new())),
-            Kind::Sealed(cipher) => {
-                let seal = EncryptedSeal::new(keys.clone(), Arc::new(OsRandom::default())).sealing_with(cipher);
-                Backend::self_contained(Arc::new(seal), Revocations::new(Arc::new(MemoryStore::new())))
-            }
+        let around = match kind {
+            Kind::Bare => Around::Nothing,
+            Kind::NoOp => Around::NoOp,
+            Kind::Memory | Kind::Sealed(_) => Around::Sessions(manager(kind)),
         };
-        let manager =
-            Manager::builder(backend, keys).cookie(CookieSettings::new()).events(Arc::new(Silent)).build().unwrap();
-        let app = Router::new()
-            .route("/untouched", get(untouched))
-            .route("/read", get(read))
-            .route("/change", get(change))
-            .route("/sign-in", get(sign_in))
-            .route("/fill/{filling}", get(fill))
-            .layer(SessionLayer::new(manager));
-        let request = Request::get(format!("/fill/{}", task.filling(kind))).body(Body::empty()).unwrap();
-        let response = runtime.block_on(app.clone().oneshot(request)).unwrap();
-        assert_eq!(response.status(), 200, "{} {}", kind.name(), task.name(kind));
-        let cookie = response.headers()[SET_COOKIE].to_str().unwrap().split(';').next().unwrap().to_owned();
-        let cookie = HeaderValue::from_str(&cookie).unwrap();
-        // As `axum::serve` does it.
-        let app = app.with_state(());
-        Self { app, path: task.path(), cookie: (task != Task::SignIn).then_some(cookie), runtime }
+        let app = match framework {
+            Framework::Axum => App::Axum(axum_app::App::new(around, task)),
+            Framework::Actix => App::Actix(runtime.block_on(actix_app::App::new(around, task))),
+        };
+        let mut bench = Self { app, path: task.path(), cookie: None, runtime };
+        let cookie = match kind {
+            // The bare application is sent the same headers.
+            Kind::Bare | Kind::NoOp => format!("__Host-id={}", "x".repeat(68)),
+            Kind::Memory | Kind::Sealed(_) => bench.signed_up(&format!("/fill/{}", task.filling(kind))),
+        };
+        bench.cookie = (task != Task::SignIn).then_some(cookie);
+        bench
+    }
+
+    /// The cookie that the answer to this sets.
+    fn signed_up(&self, path: &str) -> String {
+        let set_cookie = self.runtime.block_on(async {
+            match &self.app {
+                App::Axum(app) => app.set_cookie(path).await,
+                App::Actix(app) => app.set_cookie(path).await,
+            }
+        });
+        set_cookie.split(';').next().unwrap().to_owned()
     }
 
     fn run(&self, requests: u64) {
         self.runtime.block_on(async {
-            for _ in 0..requests {
-                let mut request = Request::get(self.path);
-                if let Some(cookie) = &self.cookie {
-                    request = request.header(COOKIE, cookie.clone());
-                }
-                let response = self.app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
-                assert_eq!(response.status(), 200);
-                black_box(response);
+            match &self.app {
+                App::Axum(app) => app.run(self.path, self.cookie.as_deref(), requests).await,
+                App::Actix(app) => app.run(self.path, self.cookie.as_deref(), requests).await,
             }
         });
     }
+}
+
+fn manager(kind: Kind) -> Arc<Manager> {
+    let keys = KeyRing::new("bench", &[SecretKey::generate(&OsRandom::default()).unwrap()]).unwrap();
+    let backend = match kind {
+        Kind::Bare | Kind::NoOp | Kind::Memory => Backend::store(Arc::new(MemoryStore::new())),
+        Kind::Sealed(cipher) => {
+            let seal = EncryptedSeal::new(keys.clone(), Arc::new(OsRandom::default())).sealing_with(cipher);
+            Backend::self_contained(Arc::new(seal), Revocations::new(Arc::new(MemoryStore::new())))
+        }
+    };
+    Manager::builder(backend, keys).cookie(CookieSettings::new()).events(Arc::new(Silent)).build().unwrap()
 }
 
 struct Figures {
@@ -287,24 +304,28 @@ fn instructions(what: &str) -> Option<u64> {
     Some(many.saturating_sub(few) / 1_000)
 }
 
-fn cases() -> Vec<(Kind, Task)> {
-    let mut cases: Vec<_> = Task::ALL.into_iter().map(|task| (Kind::Bare, task)).collect();
+/// The bare rows of a framework come first.
+fn cases(framework: Framework) -> Vec<(Framework, Kind, Task)> {
+    let mut cases: Vec<_> = Task::ALL.into_iter().map(|task| (framework, Kind::Bare, task)).collect();
     for kind in Kind::ALL {
         let tasks = Task::ALL.into_iter().filter(|task| kind != Kind::NoOp || *task == Task::Untouched);
-        cases.extend(tasks.map(|task| (kind, task)));
+        cases.extend(tasks.map(|task| (framework, kind, task)));
     }
     cases
 }
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let cases = cases();
+    let cases: Vec<_> = Framework::ALL.into_iter().flat_map(cases).collect();
     if let [flag, place, requests] = arguments.as_slice()
         && flag == "--count"
     {
         let requests = requests.parse().unwrap();
         match place.parse::<usize>() {
-            Ok(place) => Bench::new(cases[place].0, cases[place].1).run(requests),
+            Ok(place) => {
+                let (framework, kind, task) = cases[place];
+                Bench::new(framework, kind, task).run(requests);
+            }
             Err(_) => hash(requests),
         }
         return;
@@ -321,37 +342,42 @@ fn main() {
         );
     }
     println!("per request, over the same application without sessions (`+`), with the ratio to it in brackets\n");
-    println!("{:<28}{:<24}{:>20}{:>16}{:>22}   budget", "backend", "what", "time", "allocations", "instructions");
-    let bare: Vec<Figures> = Task::ALL
-        .into_iter()
-        .enumerate()
-        .map(|(place, task)| {
-            let bench = Bench::new(Kind::Bare, task);
+    println!(
+        "{:<10}{:<28}{:<24}{:>20}{:>16}{:>22}   budget",
+        "on", "backend", "what", "time", "allocations", "instructions"
+    );
+    let hash_count = valgrind.then(|| instructions("hash")).flatten();
+    let (mut over, mut over_but_for_hash, mut layering, mut above) = (0, 0, (0, 0), None);
+    let mut bare: Vec<Figures> = Vec::new();
+    for (place, (framework, kind, task)) in cases.into_iter().enumerate() {
+        if kind == Kind::Bare {
+            if task == Task::Untouched {
+                bare.clear();
+            }
+            let bench = Bench::new(framework, kind, task);
             let (time, _) = times(&bench, &bench);
             let figures = Figures {
                 time,
                 allocations: allocations(&bench),
                 instructions: valgrind.then(|| instructions(&place.to_string())).flatten(),
             };
-            if place == 0 {
+            if task == Task::Untouched {
                 let instructions = figures.instructions.map_or("-".to_owned(), |count| count.to_string());
                 println!(
-                    "{:<28}{:<24}{:>20}{:>16}{:>22}",
+                    "{:<10}{:<28}{:<24}{:>20}{:>16}{:>22}",
+                    framework.name(),
                     "none",
-                    "bare axum",
+                    task.name(kind),
                     format!("{:.2} µs", micros(figures.time)),
                     figures.allocations,
                     instructions
                 );
             }
-            figures
-        })
-        .collect();
-    let hash_count = valgrind.then(|| instructions("hash")).flatten();
-    let (mut over, mut over_but_for_hash, mut layering, mut above) = (0, 0, (0, 0), None);
-    for (place, (kind, task)) in cases.into_iter().enumerate().skip(Task::ALL.len()) {
+            bare.push(figures);
+            continue;
+        }
         let base = &bare[Task::ALL.iter().position(|known| *known == task).unwrap_or_default()];
-        let (bare_bench, bench) = (Bench::new(Kind::Bare, task), Bench::new(kind, task));
+        let (bare_bench, bench) = (Bench::new(framework, Kind::Bare, task), Bench::new(framework, kind, task));
         let (bare_time, time) = times(&bare_bench, &bench);
         let counted = allocations(&bench).saturating_sub(base.allocations);
         let instructions = valgrind.then(|| instructions(&place.to_string())).flatten();
@@ -359,7 +385,7 @@ fn main() {
         if kind == Kind::NoOp {
             layering = (counted, executed.unwrap_or(0));
         }
-        // What axum charges for any layer around a route is not the session's.
+        // What the framework charges for any layer around a route is not the session's.
         let own = (counted.saturating_sub(layering.0), executed.map(|count| count.saturating_sub(layering.1)));
         let hashes = if task == Task::Untouched { 0 } else { hash_count.unwrap_or(0) };
         let mut verdict = |kept: bool, kept_but_for_hash: bool| {
@@ -397,7 +423,8 @@ fn main() {
         };
         above = own.1;
         println!(
-            "{:<28}{:<24}{:>20}{:>16}{:>22}   {verdict}",
+            "{:<10}{:<28}{:<24}{:>20}{:>16}{:>22}   {verdict}",
+            framework.name(),
             kind.name(),
             task.name(kind),
             format!(

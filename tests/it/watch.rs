@@ -216,12 +216,12 @@ async fn a_store_that_cannot_be_asked_for_long_ends_the_watch_and_one_that_comes
         session.login("alice").unwrap();
         session.commit().await.unwrap();
         let mut watch = session.watch().unwrap();
-        world.spy.always(Verb::Load, Fault::Error(StoreErrorKind::Unavailable));
+        world.spy.always(Verb::Load, Fault::FailBefore(StoreErrorKind::Unavailable));
         let short = tokio::time::timeout(SessionWatch::PATIENCE / 2, watch.ended()).await;
         assert!(short.is_err(), "a short outage signs nobody out");
         world.spy.heal();
         assert!(tokio::time::timeout(SessionWatch::PATIENCE * 2, watch.ended()).await.is_err());
-        world.spy.always(Verb::Load, Fault::Error(StoreErrorKind::Unavailable));
+        world.spy.always(Verb::Load, Fault::FailBefore(StoreErrorKind::Unavailable));
         assert_eq!(watch.ended().await, WatchEnd::Unverified);
     })
     .await;

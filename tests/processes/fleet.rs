@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines};
@@ -17,6 +18,7 @@ pub(crate) struct Fleet {
     directory: tempfile::TempDir,
     store: String,
     key: String,
+    started: AtomicUsize,
 }
 
 /// A process that serves.
@@ -30,13 +32,14 @@ impl Fleet {
     pub(crate) fn new(store: &str) -> Self {
         let random = cloakroom_core::OsRandom::default();
         let key = cloakroom_core::SecretKey::generate(&random).unwrap().expose_base64().to_string();
-        Self { directory: tempfile::tempdir().unwrap(), store: store.to_owned(), key }
+        Self { directory: tempfile::tempdir().unwrap(), store: store.to_owned(), key, started: AtomicUsize::new(0) }
     }
 
-    /// Starts one more, and comes back when it serves.
+    /// Starts one more, and comes back when it serves. Every other one runs on actix: they share sessions.
     pub(crate) async fn start(&self) -> Process {
+        let framework = ["axum", "actix"][self.started.fetch_add(1, Ordering::Relaxed) % 2];
         let mut child = Command::new(program().await)
-            .args(["--listen", "127.0.0.1:0", "--origin", ORIGIN])
+            .args(["--framework", framework, "--listen", "127.0.0.1:0", "--origin", ORIGIN])
             .env_clear()
             .env("CLOAKROOM_STORE", &self.store)
             .env("CLOAKROOM_KEYS", &self.key)

@@ -47,15 +47,16 @@ impl Visitor {
         let sent = self.post("/sign-in", &email).await;
         assert_eq!(sent.status, 303, "{}", sent.body);
         let page = self.get("/sign-in/code").await;
-        let (code, csrf) = (page.after("id=\"the-code\">").replace(' ', ""), page.after("name=\"csrf\" value=\""));
-        let entered = self.post("/sign-in/code", &format!("code={code}&csrf={csrf}")).await;
+        let (code, csrf) =
+            (page.after("id=\"the-code\">").replace(' ', ""), page.after("name=\"csrf_token\" value=\""));
+        let entered = self.post("/sign-in/code", &format!("code={code}&csrf_token={csrf}")).await;
         assert_eq!(entered.status, 303, "{}", entered.body);
-        self.csrf = self.get("/").await.after("name=\"csrf\" value=\"");
+        self.csrf = self.get("/").await.after("name=\"csrf_token\" value=\"");
     }
 
     /// Puts one article into the cart.
     pub(crate) async fn add(&mut self) -> Sent {
-        let answer = self.post("/cart", &format!("article=umbrella&change=add&csrf={}", self.csrf)).await;
+        let answer = self.post("/cart", &format!("article=umbrella&change=add&csrf_token={}", self.csrf)).await;
         match answer.status {
             303 => Sent::Acknowledged,
             UNKNOWN => Sent::Unknown,
@@ -84,7 +85,7 @@ impl Visitor {
     }
 
     pub(crate) async fn sign_out(&mut self) {
-        let answer = self.post("/sign-out", &format!("csrf={}", self.csrf)).await;
+        let answer = self.post("/sign-out", &format!("csrf_token={}", self.csrf)).await;
         assert_eq!(answer.status, 303, "{}", answer.body);
     }
 

@@ -27,7 +27,7 @@ const COMMANDS: &[Command] = &[
     Command { name: "ci", about: "check everything that a change must pass (`cargo xtask ci --help`)", run: ci::run },
     Command {
         name: "demo",
-        about: "build and start the demo application; arguments after `--` go to it",
+        about: "build and start the demo application, `--framework actix` or axum; arguments after `--` go to it",
         run: demo::run,
     },
     Command {

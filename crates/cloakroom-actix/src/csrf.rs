@@ -135,7 +135,7 @@ async fn check<M: 'static>(csrf: &Csrf, request: &mut ServiceRequest) -> Result<
                 request.set_payload(Payload::from(whole.clone()));
                 form = Some(whole);
             }
-            Csrf::check_token(&session, lines(request, &CSRF_TOKEN), form.as_deref())
+            csrf.check_token(&session, lines(request, &CSRF_TOKEN), form.as_deref())
         }
     };
     if let Err(reason) = checked

@@ -128,7 +128,7 @@ async fn check<M: 'static>(csrf: &Csrf, request: Request) -> Result<Request, Res
                 body = Body::from(whole.clone());
                 form = Some(whole);
             }
-            Csrf::check_token(&session, lines(&parts, CSRF_TOKEN), form.as_deref())
+            csrf.check_token(&session, lines(&parts, CSRF_TOKEN), form.as_deref())
         }
     };
     if let Err(reason) = checked

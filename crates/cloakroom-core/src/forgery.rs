@@ -31,6 +31,7 @@ pub struct Csrf {
     origins: Vec<String>,
     exemptions: Vec<String>,
     report_only: bool,
+    anonymous_by_origin: bool,
 }
 
 /// An origin that no browser would send.
@@ -65,7 +66,7 @@ pub enum CsrfRefusal {
     NoToken,
     /// It has more than one.
     RepeatedToken,
-    /// Its token is not one of this session, or there is no session.
+    /// Its token is not one of this session, or there is no session and [that](Csrf::anonymous_by_origin) does not pass.
     WrongToken,
 }
 
@@ -98,7 +99,7 @@ impl Csrf {
         if let Some(origin) = origins.iter().find(|origin| !is_origin(origin)) {
             return Err(CsrfError { origin: origin.clone() });
         }
-        Ok(Self { origins, exemptions: Vec::new(), report_only: false })
+        Ok(Self { origins, exemptions: Vec::new(), report_only: false, anonymous_by_origin: false })
     }
 
     /// Lets every request to this path through, compared byte by byte with the path as it was sent: no
@@ -114,6 +115,18 @@ impl Csrf {
     #[must_use]
     pub const fn report_only(mut self) -> Self {
         self.report_only = true;
+        self
+    }
+
+    /// Lets a request that has no session through by the first check alone: a sign-in form, and what else visitors may
+    /// do before there is a session to bind a token to, without creating one for everybody who looks around.
+    ///
+    /// There is no session then in whose name another site could act; that one signs a visitor in under an account of
+    /// its own, which is the other way to forge a sign-in, the first check prevents. Every session, also an anonymous
+    /// one, still asks for its token. Without this, a request that has no session is refused.
+    #[must_use]
+    pub const fn anonymous_by_origin(mut self) -> Self {
+        self.anonymous_by_origin = true;
         self
     }
 
@@ -153,10 +166,14 @@ impl Csrf {
     /// # Errors
     /// Why the request is refused.
     pub fn check_token<'a>(
+        &self,
         session: &ReadSession,
         headers: impl Iterator<Item = &'a [u8]>,
         form: Option<&'a [u8]>,
     ) -> Result<(), CsrfRefusal> {
+        if self.anonymous_by_origin && session.handle().is_none() {
+            return Ok(());
+        }
         let mut tokens: Vec<&[u8]> = headers.collect();
         if tokens.is_empty() {
             // The token is of letters that no form encodes, so there is nothing to decode.

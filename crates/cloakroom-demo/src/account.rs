@@ -2,17 +2,13 @@
 
 use std::time::SystemTime;
 
-use axum::Json;
-use axum::extract::State;
-use axum::response::{IntoResponse, Redirect};
-use cloakroom::axum::{ReadSession, SessionError};
-use cloakroom::{Handle, Page, SessionErrorKind, Summary};
+use cloakroom::{Handle, Page, SessionError, SessionErrorKind, Summary};
 use maud::{Markup, html};
 use serde::{Deserialize, Serialize};
 
-use crate::csrf::{CsrfForm, Nothing};
-use crate::visit::{Answer, Member, Visit};
-use crate::{Powers, Shop, sign_in, words};
+use crate::reply::{Answer, Form, Reply};
+use crate::visit::{Look, Member, Visit};
+use crate::{Powers, sign_in, words};
 
 pub(crate) async fn show(Member { visit, principal }: Member) -> Answer {
     let devices = match visit.shop.manager.directory() {
@@ -109,13 +105,13 @@ pub(crate) struct Revoke {
     handle: String,
 }
 
-pub(crate) async fn revoke(Member { visit, .. }: Member, CsrfForm(form): CsrfForm<Revoke>) -> Answer {
+pub(crate) async fn revoke(Member { visit, .. }: Member, Form(form): Form<Revoke>) -> Answer {
     let Ok(handle) = form.handle.parse::<Handle>() else {
         return visit.redirect("/account", "error", "There is no such device.");
     };
     if Some(handle) == visit.session.handle() {
         visit.session.logout()?;
-        return Ok(Redirect::to("/sign-in?signed_out=here").into_response());
+        return Ok(Reply::redirect("/sign-in?signed_out=here"));
     }
     match visit.session.revoke(handle).await {
         Ok(true) => visit.redirect("/account", "success", "That device is signed out."),
@@ -125,7 +121,7 @@ pub(crate) async fn revoke(Member { visit, .. }: Member, CsrfForm(form): CsrfFor
     }
 }
 
-pub(crate) async fn sign_out_elsewhere(Member { visit, .. }: Member, _: CsrfForm<Nothing>) -> Answer {
+pub(crate) async fn sign_out_elsewhere(Member { visit, .. }: Member) -> Answer {
     match visit.session.revoke_others().await {
         Ok(()) => visit.redirect("/account", "success", "You are signed out everywhere else."),
         Err(error) if error.kind() == SessionErrorKind::Unsupported => cannot(&visit),
@@ -133,9 +129,9 @@ pub(crate) async fn sign_out_elsewhere(Member { visit, .. }: Member, _: CsrfForm
     }
 }
 
-pub(crate) async fn sign_out_everywhere(Member { visit, .. }: Member, _: CsrfForm<Nothing>) -> Answer {
+pub(crate) async fn sign_out_everywhere(Member { visit, .. }: Member) -> Answer {
     match visit.session.logout_everywhere().await {
-        Ok(()) => Ok(Redirect::to("/sign-in?signed_out=everywhere").into_response()),
+        Ok(()) => Ok(Reply::redirect("/sign-in?signed_out=everywhere")),
         Err(error) if error.kind() == SessionErrorKind::Unsupported => cannot(&visit),
         Err(error) => Err(error.into()),
     }
@@ -155,7 +151,7 @@ pub(crate) async fn recovery_code(Member { visit, .. }: Member) -> Answer {
         Err(error) => return Err(error.into()),
     }
     let mut bytes = [0; 10];
-    visit.shop.options.random.fill(&mut bytes).map_err(cloakroom::SessionError::from)?;
+    visit.shop.options.random.fill(&mut bytes).map_err(SessionError::from)?;
     let content = html! {
         section .narrow.card {
             h1 { "Recovery code" }
@@ -184,21 +180,21 @@ fn ask(visit: &Visit) -> Answer {
     visit.page("Is it still you?", &content)
 }
 
-pub(crate) async fn confirm(Member { visit, principal }: Member, _: CsrfForm<Nothing>) -> Answer {
+pub(crate) async fn confirm(Member { visit, principal }: Member) -> Answer {
     sign_in::ask_again(&visit, principal.as_str(), "/account/recovery-code")
 }
 
 /// What a page that polls may ask: reading does not count as activity, so it keeps nobody signed in.
-pub(crate) async fn session(State(shop): State<Shop>, session: ReadSession) -> Json<SessionInfo> {
+pub(crate) async fn session(Look { session, shop }: Look) -> Reply {
     let now = shop.options.clock.now();
-    Json(SessionInfo {
+    Reply::json(&SessionInfo {
         principal: session.principal().map(|principal| principal.as_str().to_owned()),
         expires_in: session.expires_at().map(|end| end.duration_since(now).unwrap_or_default().as_secs()),
     })
 }
 
 #[derive(Serialize)]
-pub(crate) struct SessionInfo {
+struct SessionInfo {
     principal: Option<String>,
     /// In seconds.
     expires_in: Option<u64>,

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use axum::http::StatusCode;
 use cloakroom::Key;
+use http::StatusCode;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use crate::csrf::CsrfForm;
 use crate::html::drawing;
-use crate::visit::{Answer, Visit};
+use crate::reply::{Answer, Form};
+use crate::visit::Visit;
 use crate::{status, words};
 
 /// How many of which article.
@@ -151,7 +151,7 @@ enum Kind {
 }
 
 /// `modify` runs again on what another request wrote meanwhile, so any number of parallel requests add up.
-pub(crate) async fn change(visit: Visit, CsrfForm(form): CsrfForm<Change>) -> Answer {
+pub(crate) async fn change(visit: Visit, Form(form): Form<Change>) -> Answer {
     let Change { article: id, change } = form;
     let Some(article) = ARTICLES.iter().find(|article| article.id == id) else {
         let hint = html! { p { "The shop does not sell that. Nothing was changed." } };

@@ -9,26 +9,90 @@
 //! | `cart` | `modify`, an anonymous session that survives the sign-in |
 //! | `sign_in` | `set_for`, `transaction`, `login`, `persist`, `logout` |
 //! | `account` | `list`, `revoke`, `revoke_others`, `logout_everywhere`, `require_fresh`, `step_up` |
-//! | `csrf` | `csrf_token`, `verify_csrf`, `Provenance` |
-//! | `visit` | `take_flashes`, `expires_at`, what every page has in common |
+//! | `visit` | `csrf_token`, `take_flashes`, `expires_at`, what every page has in common |
+//! | `axum`, `actix` | sessions, CSRF and guards around routes; extracting sessions in types of one's own |
+//!
+//! Handlers exist once, in the words of `reply` and `visit`, and [`Framework`] says who serves them.
 
 mod account;
+mod actix;
+mod axum;
 mod cart;
-mod csrf;
 mod html;
+mod reply;
 mod sign_in;
 mod status;
 mod visit;
 mod words;
 
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
-use axum::extract::DefaultBodyLimit;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::routing::{MethodRouter, get, post};
-use axum::{Router, middleware};
-use cloakroom::{Backend, Cloakroom, Clock, Manager, OsRandom, Random, SystemClock};
+use cloakroom::{Backend, Cloakroom, Clock, Csrf, LocalPath, Manager, OsRandom, Random, Require, SystemClock};
+use tokio::net::TcpListener;
+
+/// What serves the shop. The pages and what they decide are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Framework {
+    /// axum, on tokio's threads.
+    #[default]
+    Axum,
+    /// actix-web, with workers of its own.
+    Actix,
+}
+
+impl Framework {
+    /// All that there are.
+    pub const ALL: [Self; 2] = [Self::Axum, Self::Actix];
+
+    /// Serves the shop, with these sessions, until it is to stop and the requests that are under way have ended.
+    ///
+    /// # Errors
+    /// Where an origin is not written as browsers send it, and where the listener fails.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        sessions: &Cloakroom,
+        options: Options,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<()> {
+        let rules = Rules::new(&options).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let shop = Shop { manager: Arc::clone(sessions.manager()), options: Arc::new(options) };
+        match self {
+            Self::Axum => axum::serve(listener, sessions, shop, rules, stop).await,
+            Self::Actix => actix::serve(listener, sessions, shop, rules, stop).await,
+        }
+    }
+}
+
+impl fmt::Display for Framework {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Axum => "axum",
+            Self::Actix => "actix",
+        })
+    }
+}
+
+impl FromStr for Framework {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let known = Self::ALL.map(|framework| framework.to_string());
+        Self::ALL
+            .into_iter()
+            .find(|framework| framework.to_string() == name)
+            .ok_or_else(|| format!("there is no framework `{name}`; there are: {}", known.join(", ")))
+    }
+}
+
+/// How long requests may go on once the shop is to stop.
+pub const GRACE: Duration = Duration::from_secs(5);
+
+/// The longest form that is taken, in bytes.
+const MAX_FORM: usize = 16 * 1024;
 
 /// What the shop needs to know besides its sessions.
 #[derive(Clone, Debug)]
@@ -80,35 +144,41 @@ enum Powers {
     Cookie,
 }
 
-/// The shop, with these sessions.
-pub fn router(sessions: &Cloakroom, options: Options) -> Router {
-    let shop = Shop { manager: Arc::clone(sessions.manager()), options: Arc::new(options) };
-    Router::new()
-        .route("/", get(cart::show))
-        .route("/cart", post(cart::change))
-        .route("/sign-in", get(sign_in::show).post(sign_in::send_code))
-        .route("/sign-in/code", get(sign_in::show_code).post(sign_in::enter_code))
-        .route("/sign-out", post(sign_in::sign_out))
-        .route("/account", get(account::show))
-        .route("/account/revoke", post(account::revoke))
-        .route("/account/sign-out-elsewhere", post(account::sign_out_elsewhere))
-        .route("/account/sign-out-everywhere", post(account::sign_out_everywhere))
-        .route("/account/recovery-code", get(account::recovery_code))
-        .route("/account/confirm", post(account::confirm))
-        .route("/session.json", get(account::session))
-        .layer(sessions.axum())
-        .route("/style.css", asset("text/css; charset=utf-8", include_str!("../assets/style.css")))
-        .route("/countdown.js", asset("text/javascript; charset=utf-8", include_str!("../assets/countdown.js")))
-        .route("/icon.svg", asset("image/svg+xml", include_str!("../assets/icon.svg")))
-        .fallback(status::not_found)
-        .layer(DefaultBodyLimit::max(16 * 1024))
-        .layer(middleware::from_fn_with_state(shop.clone(), csrf::refuse_foreign))
-        .layer(middleware::map_response(status::explain))
-        .layer(middleware::map_response(status::secure))
-        .with_state(shop)
+/// What the library's middlewares let through.
+struct Rules {
+    csrf: Csrf,
+    account: Require,
+    recovery_code: Require,
+}
+
+impl Rules {
+    fn new(options: &Options) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let members = |then| LocalPath::new(then).map(|page| Require::sign_in().or_send_to(page));
+        Ok(Self {
+            csrf: Csrf::new(options.origins.iter().cloned())?.anonymous_by_origin(),
+            account: members("/sign-in?next=/account")?,
+            recovery_code: members("/sign-in?next=/account/recovery-code")?,
+        })
+    }
 }
 
 /// A file that needs no session, so caches may keep it.
-fn asset(content_type: &'static str, text: &'static str) -> MethodRouter<Shop> {
-    get(move || async move { ([(CONTENT_TYPE, content_type), (CACHE_CONTROL, "public, max-age=300")], text) })
+struct Asset {
+    path: &'static str,
+    content_type: &'static str,
+    text: &'static str,
+}
+
+impl Asset {
+    const CACHE_CONTROL: &'static str = "public, max-age=300";
+
+    const ALL: &'static [Self] = &[
+        Self { path: "/style.css", content_type: "text/css; charset=utf-8", text: include_str!("../assets/style.css") },
+        Self {
+            path: "/countdown.js",
+            content_type: "text/javascript; charset=utf-8",
+            text: include_str!("../assets/countdown.js"),
+        },
+        Self { path: "/icon.svg", content_type: "image/svg+xml", text: include_str!("../assets/icon.svg") },
+    ];
 }

@@ -4,18 +4,18 @@ use std::error::Error;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use cloakroom::{Backend, Cloakroom, Config, Sources};
-use cloakroom_demo::{Options, router};
+use cloakroom_demo::{Framework, GRACE, Options};
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 
 const HELP: &str = "\
 The cloakroom demo: a small shop with sessions.
 
-Usage: cargo xtask demo [-- OPTIONS]
+Usage: cargo xtask demo [--framework NAME] [-- OPTIONS]
 
+  --framework NAME   what serves it, axum or actix [default: axum]
   --listen ADDRESS   where to listen; also CLOAKROOM_DEMO_LISTEN [default: 127.0.0.1:3000]
   --origin ORIGIN    another address under which browsers see the shop, such as
                      http://shop.test:3000; may be repeated
@@ -36,27 +36,24 @@ On one of the last three, any number of these shops are one. They need the same 
 CLOAKROOM_KEYS=$(openssl rand -base64 32).
 
 With curl. It says neither where a request comes from nor does it fill in forms, so both are yours:
-the Origin header, and the hidden field `csrf` once there is a session.
+the Origin header, and the hidden field `csrf_token` once there is a session.
 
   url=http://127.0.0.1:3000
   shop() { curl -sS -b jar -c jar -H \"Origin: $url\" \"$@\"; }
-  field() { grep -o 'name=\"csrf\" value=\"[^\"]*' | head -n 1 | cut -d '\"' -f 4; }
+  field() { grep -o 'name=\"csrf_token\" value=\"[^\"]*' | head -n 1 | cut -d '\"' -f 4; }
 
   shop -d email=ada@example.org $url/sign-in
   page=$(shop $url/sign-in/code)
   code=$(echo \"$page\" | grep -o 'id=\"the-code\">[^<]*' | cut -d '>' -f 2)
-  shop --data-urlencode \"code=$code\" -d \"csrf=$(echo \"$page\" | field)\" $url/sign-in/code
+  shop --data-urlencode \"code=$code\" -d \"csrf_token=$(echo \"$page\" | field)\" $url/sign-in/code
 
   csrf=$(shop $url/ | field)                                     # 64 at once, and none is lost:
-  seq 64 | xargs -P 64 -I{} curl -sS -b jar -H \"Origin: $url\" -d csrf=$csrf \\
+  seq 64 | xargs -P 64 -I{} curl -sS -b jar -H \"Origin: $url\" -d csrf_token=$csrf \\
       -d article=umbrella -d change=add $url/cart
   shop $url/ | grep -o 'id=\"count\">[^<]*'
 ";
 
 const LISTEN: &str = "CLOAKROOM_DEMO_LISTEN";
-
-/// How long requests may go on once the shop is to stop.
-const GRACE: Duration = Duration::from_secs(5);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -73,7 +70,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Result<(), Box<dyn Error>> {
-    let Arguments { listen, mut origins, help } = Arguments::parse(std::env::args().skip(1))?;
+    let Arguments { framework, listen, mut origins, help } = Arguments::parse(std::env::args().skip(1))?;
     if help {
         return Ok(io::stdout().write_all(HELP.as_bytes())?);
     }
@@ -83,12 +80,11 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let address = listener.local_addr()?;
     let sessions = Cloakroom::from_config(config).await?;
     origins.extend(own_origins(address));
-    greet(address, &sessions)?;
+    greet(address, framework, &sessions)?;
 
-    let app = router(&sessions, Options { origins, ..Options::default() });
-    let serving = axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>());
+    let options = Options { origins, ..Options::default() };
     tokio::select! {
-        ended = serving.with_graceful_shutdown(stopped()) => ended?,
+        ended = framework.serve(listener, &sessions, options, stopped()) => ended?,
         () = async { stopped().await; tokio::time::sleep(GRACE).await } => {}
     }
     sessions.close().await;
@@ -106,6 +102,7 @@ fn sources() -> Sources {
 }
 
 struct Arguments {
+    framework: Framework,
     listen: String,
     origins: Vec<String>,
     help: bool,
@@ -114,7 +111,7 @@ struct Arguments {
 impl Arguments {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
         let listen = std::env::var(LISTEN).unwrap_or_else(|_| "127.0.0.1:3000".to_owned());
-        let mut parsed = Self { listen, origins: Vec::new(), help: false };
+        let mut parsed = Self { framework: Framework::default(), listen, origins: Vec::new(), help: false };
         while let Some(argument) = arguments.next() {
             let (name, inline) = match argument.split_once('=') {
                 Some((name, value)) => (name, Some(value.to_owned())),
@@ -125,6 +122,7 @@ impl Arguments {
             };
             match name {
                 "--help" | "-h" => parsed.help = true,
+                "--framework" => parsed.framework = value()?.parse()?,
                 "--listen" => parsed.listen = value()?,
                 "--origin" => parsed.origins.push(value()?.trim_end_matches('/').to_owned()),
                 _ => return Err(format!("there is no argument `{name}`; see --help")),
@@ -155,7 +153,7 @@ fn own_origins(address: SocketAddr) -> Vec<String> {
     origins
 }
 
-fn greet(address: SocketAddr, sessions: &Cloakroom) -> io::Result<()> {
+fn greet(address: SocketAddr, framework: Framework, sessions: &Cloakroom) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let (bold, plain) = if out.is_terminal() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
     let kept = if let Backend::Reference(store) = sessions.manager().backend() {
@@ -165,6 +163,7 @@ fn greet(address: SocketAddr, sessions: &Cloakroom) -> io::Result<()> {
     };
     writeln!(out, "\n  Peg & Hanger is open:  {bold}http://{address}{plain}\n")?;
     writeln!(out, "  Sessions   {kept}")?;
+    writeln!(out, "  Served by  {framework}")?;
     for notice in sessions.notices() {
         writeln!(out, "  Note       {notice}")?;
     }
@@ -174,6 +173,7 @@ fn greet(address: SocketAddr, sessions: &Cloakroom) -> io::Result<()> {
          \n  Sign in from a second browser, and sign it out from the first.\
          \n  Stop and start again: you are still signed in.\
          \n  Keep sessions elsewhere:  CLOAKROOM_STORE=cookie cargo xtask demo\
+         \n  Serve it by the other framework:  cargo xtask demo --framework actix\
          \n\n  Ctrl-C stops it; --help tells how curl can use it.\n"
     )?;
     out.flush()

@@ -2,19 +2,13 @@
 
 use std::time::SystemTime;
 
-use axum::extract::FromRequestParts;
-use axum::http::request::Parts;
-use axum::http::{Method, StatusCode};
-use axum::response::{IntoResponse, Redirect, Response};
-use cloakroom::axum::{Session, SessionError};
-use cloakroom::{Flash, Principal, State};
+use cloakroom::{Assurance, Csrf, Flash, Principal, ReadSession, Session, SessionError, State};
+use http::StatusCode;
 use maud::{Markup, html};
 
 use crate::html::document;
+use crate::reply::{Answer, Reply};
 use crate::{Powers, Shop, words};
-
-/// What a handler answers with.
-pub(crate) type Answer = Result<Response, SessionError>;
 
 /// A request of somebody, signed in or not.
 pub(crate) struct Visit {
@@ -22,35 +16,25 @@ pub(crate) struct Visit {
     pub(crate) shop: Shop,
 }
 
-impl FromRequestParts<Shop> for Visit {
-    type Rejection = SessionError;
-
-    async fn from_request_parts(parts: &mut Parts, shop: &Shop) -> Result<Self, SessionError> {
-        let session = <Session as FromRequestParts<Shop>>::from_request_parts(parts, shop).await?;
-        Ok(Self { session, shop: shop.clone() })
-    }
-}
-
-/// A request of somebody who is signed in; everybody else is sent to do so.
+/// A request of somebody who is signed in.
 pub(crate) struct Member {
     pub(crate) visit: Visit,
     pub(crate) principal: Principal,
 }
 
-impl FromRequestParts<Shop> for Member {
-    type Rejection = Response;
-
-    async fn from_request_parts(parts: &mut Parts, shop: &Shop) -> Result<Self, Response> {
-        let visit = Visit::from_request_parts(parts, shop).await.map_err(IntoResponse::into_response)?;
-        match visit.session.principal() {
-            Some(principal) => Ok(Self { visit, principal }),
-            None => {
-                // What was to be changed is not repeated after the sign-in.
-                let next = if parts.method == Method::GET { parts.uri.path() } else { "/account" };
-                Err(Redirect::to(&format!("/sign-in?next={next}")).into_response())
-            }
-        }
+impl Member {
+    /// # Errors
+    /// 401 where nobody is signed in and no guard before this sent them to do so.
+    pub(crate) fn of(visit: Visit) -> Result<Self, SessionError> {
+        let principal = visit.session.require_assurance(Assurance::None)?;
+        Ok(Self { visit, principal })
     }
+}
+
+/// A request that only looks, which is no activity.
+pub(crate) struct Look {
+    pub(crate) session: ReadSession,
+    pub(crate) shop: Shop,
 }
 
 impl Visit {
@@ -61,7 +45,7 @@ impl Visit {
     /// Leaves a message for the next page and goes there.
     pub(crate) fn redirect(&self, to: &str, kind: &str, message: impl Into<String>) -> Answer {
         self.session.flash(kind, message)?;
-        Ok(Redirect::to(to).into_response())
+        Ok(Reply::redirect(to))
     }
 
     /// The hidden field that proves that a form comes from this session's pages.
@@ -71,7 +55,7 @@ impl Visit {
         Ok(match self.session.state() {
             State::Absent | State::Destroyed => html! {},
             State::Created | State::Unchanged | State::Changed | State::Renewed => {
-                html! { input type="hidden" name="csrf" value=(self.session.csrf_token()?); }
+                html! { input type="hidden" name=(Csrf::FIELD) value=(self.session.csrf_token()?); }
             }
         })
     }
@@ -85,7 +69,7 @@ impl Visit {
             (self.messages()?)
             (content)
         };
-        Ok((status, document(title, &self.header(title)?, &main, &self.about())).into_response())
+        Ok(Reply::Page(status, document(title, &self.header(title)?, &main, &self.about())))
     }
 
     fn header(&self, title: &str) -> Result<Markup, SessionError> {

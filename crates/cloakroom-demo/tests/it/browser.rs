@@ -14,7 +14,9 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::support::{Keeping, Shop, signal};
+use crate::support::{Framework, Keeping, Shop, on_both_frameworks, signal};
+
+on_both_frameworks!(two_browsers_from_sign_in_to_sign_out_everywhere,);
 
 /// The two programs, on the search path, unless the variable of the first name says otherwise.
 const CHROMIUM: (&str, &str) = ("CHROMIUM", "chromium");
@@ -222,10 +224,9 @@ async fn walk(desk: &Browser, phone: &Browser, shop: &Shop) {
     assert!(!phone.has_cookie().await);
 }
 
-#[tokio::test]
-async fn two_browsers_from_sign_in_to_sign_out_everywhere() {
+async fn two_browsers_from_sign_in_to_sign_out_everywhere(framework: Framework) {
     let directory = tempfile::tempdir().unwrap();
-    let shop = Shop::open(Keeping::Sqlite, directory.path()).await;
+    let shop = Shop::open(framework, Keeping::Sqlite, directory.path()).await;
     let driver = Driver::start().await;
     let (desk, phone) = (driver.browser("desk", true).await, driver.browser("phone", true).await);
     assert!(desk.runs_scripts().await && phone.runs_scripts().await);
@@ -247,7 +248,7 @@ async fn two_browsers_from_sign_in_to_sign_out_everywhere() {
 #[tokio::test]
 async fn everything_works_without_scripts() {
     let directory = tempfile::tempdir().unwrap();
-    let shop = Shop::open(Keeping::Sqlite, directory.path()).await;
+    let shop = Shop::open(Framework::default(), Keeping::Sqlite, directory.path()).await;
     let driver = Driver::start().await;
     let (desk, phone) = (driver.browser("desk", false).await, driver.browser("phone", false).await);
     assert!(!desk.runs_scripts().await && !phone.runs_scripts().await);
@@ -265,7 +266,7 @@ async fn the_cookie_of_production_is_kept_with_every_guard() {
     let directory = tempfile::tempdir().unwrap();
     let sources = Sources::new().in_directory(directory.path()).with_variable("CLOAKROOM_STORE", "memory");
     let sessions = Cloakroom::from_config(Config::load(&sources).unwrap()).await.unwrap();
-    let shop = Shop::with(sessions, Options::default()).await;
+    let shop = Shop::with(Framework::default(), sessions, Options::default()).await;
     let driver = Driver::start().await;
     let desk = driver.browser("desk", true).await;
 

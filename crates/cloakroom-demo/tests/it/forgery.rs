@@ -4,7 +4,15 @@ use futures_util::future::join_all;
 use hyper::header::{HeaderName, ORIGIN};
 use hyper::{HeaderMap, StatusCode};
 
-use crate::support::{Keeping, Shop, Visitor};
+use crate::support::{Framework, Keeping, Shop, Visitor, on_both_frameworks};
+
+on_both_frameworks!(
+    no_unsafe_route_takes_a_request_of_another_site_even_with_the_right_token,
+    no_unsafe_route_takes_a_form_without_the_token_of_this_session,
+    what_a_browser_sends_from_our_own_pages_is_taken,
+    a_sign_in_leads_to_no_other_site,
+    markup_in_what_visitors_say_stays_text,
+);
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -37,10 +45,9 @@ async fn is_untouched(visitor: &Visitor) -> bool {
     visitor.is_signed_in().await && visitor.cart_count().await == 0
 }
 
-#[tokio::test]
-async fn no_unsafe_route_takes_a_request_of_another_site_even_with_the_right_token() {
+async fn no_unsafe_route_takes_a_request_of_another_site_even_with_the_right_token(framework: Framework) {
     let directory = tempfile::tempdir().unwrap();
-    let shop = Shop::open(Keeping::Memory, directory.path()).await;
+    let shop = Shop::open(framework, Keeping::Memory, directory.path()).await;
     let visitor = shop.visitor();
     visitor.sign_in("ada@example.org").await;
     let own = shop.url.as_str();
@@ -57,7 +64,7 @@ async fn no_unsafe_route_takes_a_request_of_another_site_even_with_the_right_tok
     for path in UNSAFE_ROUTES {
         for headers in &foreign {
             let token = visitor.get("/").await.token().unwrap();
-            let fields: Vec<_> = FIELDS.into_iter().chain([("csrf", token.as_str())]).collect();
+            let fields: Vec<_> = FIELDS.into_iter().chain([("csrf_token", token.as_str())]).collect();
             let answer = visitor.post_with(path, headers.clone(), &fields).await;
             assert_eq!(answer.status, StatusCode::FORBIDDEN, "{path} {headers:?}");
             assert!(answer.body.contains(&format!("-H 'Origin: {own}'")), "the page says what to do");
@@ -67,11 +74,10 @@ async fn no_unsafe_route_takes_a_request_of_another_site_even_with_the_right_tok
     shop.close().await;
 }
 
-#[tokio::test]
-async fn no_unsafe_route_takes_a_form_without_the_token_of_this_session() {
+async fn no_unsafe_route_takes_a_form_without_the_token_of_this_session(framework: Framework) {
     for keeping in Keeping::ALL {
         let directory = tempfile::tempdir().unwrap();
-        let shop = Shop::open(keeping, directory.path()).await;
+        let shop = Shop::open(framework, keeping, directory.path()).await;
         let (visitor, other) = (shop.visitor(), shop.visitor());
         visitor.add("coat").await;
         let stale = visitor.get("/").await.token().unwrap();
@@ -81,7 +87,7 @@ async fn no_unsafe_route_takes_a_form_without_the_token_of_this_session() {
         let stolen = other.get("/").await.token().unwrap();
         for path in UNSAFE_ROUTES {
             for token in [None, Some(""), Some("nonsense"), Some(stale.as_str()), Some(stolen.as_str())] {
-                let fields: Vec<_> = FIELDS.into_iter().chain(token.map(|token| ("csrf", token))).collect();
+                let fields: Vec<_> = FIELDS.into_iter().chain(token.map(|token| ("csrf_token", token))).collect();
                 let answer = visitor.post(path, &fields).await;
                 assert_eq!(answer.status, StatusCode::FORBIDDEN, "{keeping:?} {path} {token:?}");
                 assert!(answer.body.contains("That form is out of date"));
@@ -92,25 +98,23 @@ async fn no_unsafe_route_takes_a_form_without_the_token_of_this_session() {
     }
 }
 
-#[tokio::test]
-async fn what_a_browser_sends_from_our_own_pages_is_taken() {
+async fn what_a_browser_sends_from_our_own_pages_is_taken(framework: Framework) {
     let directory = tempfile::tempdir().unwrap();
-    let shop = Shop::open(Keeping::Memory, directory.path()).await;
+    let shop = Shop::open(framework, Keeping::Memory, directory.path()).await;
     let visitor = shop.visitor();
     let fields = [("article", "coat"), ("change", "add")];
     for headers in [headers(&[(FETCH_SITE, "same-origin")]), headers(&[(ORIGIN, &shop.url)])] {
         let token = visitor.get("/").await.token();
-        let fields: Vec<_> = fields.into_iter().chain(token.as_deref().map(|token| ("csrf", token))).collect();
+        let fields: Vec<_> = fields.into_iter().chain(token.as_deref().map(|token| ("csrf_token", token))).collect();
         assert_eq!(visitor.post_with("/cart", headers, &fields).await.status, StatusCode::SEE_OTHER);
     }
     assert_eq!(visitor.cart_count().await, 2);
     shop.close().await;
 }
 
-#[tokio::test]
-async fn a_sign_in_leads_to_no_other_site() {
+async fn a_sign_in_leads_to_no_other_site(framework: Framework) {
     let directory = tempfile::tempdir().unwrap();
-    let shop = Shop::open(Keeping::Memory, directory.path()).await;
+    let shop = Shop::open(framework, Keeping::Memory, directory.path()).await;
     let attempts =
         ["https://evil.example", "//evil.example", "/\\evil.example", "\\\\evil.example", "javascript:alert(1)"];
     join_all(attempts.map(|next| {
@@ -128,10 +132,9 @@ async fn a_sign_in_leads_to_no_other_site() {
     shop.close().await;
 }
 
-#[tokio::test]
-async fn markup_in_what_visitors_say_stays_text() {
+async fn markup_in_what_visitors_say_stays_text(framework: Framework) {
     let directory = tempfile::tempdir().unwrap();
-    let shop = Shop::open(Keeping::Memory, directory.path()).await;
+    let shop = Shop::open(framework, Keeping::Memory, directory.path()).await;
     let mut visitor = shop.visitor();
     visitor.user_agent = "<script>alert(1)</script>";
     visitor.sign_in("<script>alert(1)</script>@example.org").await;

@@ -14,16 +14,32 @@ use futures_util::future::join_all;
 use hyper::StatusCode;
 use hyper::header::{RETRY_AFTER, SET_COOKIE, VARY};
 
-use crate::support::{Keeping, Shop};
+use crate::support::{Framework, Keeping, Shop, on_both_frameworks};
+
+on_both_frameworks!(
+    looking_around_creates_no_session,
+    a_visitor_signs_in_with_the_code_and_keeps_the_cart,
+    of_64_parallel_additions_none_is_lost,
+    a_sealed_cookie_counts_what_comes_one_after_another,
+    a_device_that_is_revoked_is_out_and_the_others_stay,
+    signing_out_elsewhere_and_everywhere_ends_what_it_says,
+    a_sealed_cookie_says_what_cannot_be_done,
+    a_restart_keeps_sessions_and_carts,
+    being_remembered_makes_the_cookie_outlive_the_browser,
+    of_parallel_attempts_with_the_right_code_one_signs_in,
+    wrong_codes_run_out_and_a_new_code_brings_no_new_tries,
+    the_recovery_code_asks_for_a_new_code_once_the_sign_in_is_old,
+    a_code_and_a_session_end_by_themselves,
+    an_outage_has_a_page_and_signs_nobody_out,
+);
 
 const CHROME: &str =
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36";
 
-#[tokio::test]
-async fn looking_around_creates_no_session() {
+async fn looking_around_creates_no_session(framework: Framework) {
     for keeping in Keeping::ALL {
         let directory = tempfile::tempdir().unwrap();
-        let shop = Shop::open(keeping, directory.path()).await;
+        let shop = Shop::open(framework, keeping, directory.path()).await;
         let visitor = shop.visitor();
         for path in ["/", "/sign-in", "/sign-in/code", "/account", "/session.json", "/nothing"] {
             let answer = visitor.get(path).await;
@@ -34,11 +50,10 @@ async fn looking_around_creates_no_session() {
     }
 }
 
-#[tokio::test]
-async fn a_visitor_signs_in_with_the_code_and_keeps_the_cart() {
+async fn a_visitor_signs_in_with_the_code_and_keeps_the_cart(framework: Framework) {
     for keeping in Keeping::ALL {
         let directory = tempfile::tempdir().unwrap();
-        let shop = Shop::open(keeping, directory.path()).await;
+        let shop = Shop::open(framework, keeping, directory.path()).await;
         let visitor = shop.visitor();
 
         let added = visitor.add("umbrella").await;
@@ -82,15 +97,14 @@ async fn a_visitor_signs_in_with_the_code_and_keeps_the_cart() {
     }
 }
 
-#[tokio::test]
-async fn of_64_parallel_additions_none_is_lost() {
+async fn of_64_parallel_additions_none_is_lost(framework: Framework) {
     for keeping in [Keeping::Memory, Keeping::Sqlite] {
         let directory = tempfile::tempdir().unwrap();
-        let shop = Shop::open(keeping, directory.path()).await;
+        let shop = Shop::open(framework, keeping, directory.path()).await;
         let visitor = shop.visitor();
         visitor.sign_in("ada@example.org").await;
         let token = visitor.get("/").await.token().unwrap();
-        let fields = [("csrf", token.as_str()), ("article", "umbrella"), ("change", "add")];
+        let fields = [("csrf_token", token.as_str()), ("article", "umbrella"), ("change", "add")];
         for answer in join_all((0..64).map(|_| visitor.post("/cart", &fields))).await {
             assert_eq!(answer.status, StatusCode::SEE_OTHER, "{keeping:?} {}", answer.body);
         }
@@ -100,10 +114,9 @@ async fn of_64_parallel_additions_none_is_lost() {
     }
 }
 
-#[tokio::test]
-async fn a_sealed_cookie_counts_what_comes_one_after_another() {
+async fn a_sealed_cookie_counts_what_comes_one_after_another(framework: Framework) {
     let directory = tempfile::tempdir().unwrap();
-    let shop = Shop::open(Keeping::Cookie, directory.path()).await;
+    let shop = Shop::open(framework, Keeping::Cookie, directory.path()).await;
     let visitor = shop.visitor();
     for _ in 0..8 {
         visitor.add("umbrella").await;
@@ -113,11 +126,10 @@ async fn a_sealed_cookie_counts_what_comes_one_after_another() {
     shop.close().await;
 }
 
-#[tokio::test]
-async fn a_device_that_is_revoked_is_out_and_the_others_stay() {
+async fn a_device_that_is_revoked_is_out_and_the_others_stay(framework: Framework) {
     for keeping in [Keeping::Memory, Keeping::Sqlite] {
         let directory = tempfile::tempdir().unwrap();
-        let shop = Shop::open(keeping, directory.path()).await;
+        let shop = Shop::open(framework, keeping, directory.path()).await;
         let (desk, mut phone, stranger) = (shop.visitor(), shop.visitor(), shop.visitor());
         phone.user_agent = CHROME;
         desk.sign_in("ada@example.org").await;
@@ -151,11 +163,10 @@ async fn a_device_that_is_revoked_is_out_and_the_others_stay() {
     }
 }
 
-#[tokio::test]
-async fn signing_out_elsewhere_and_everywhere_ends_what_it_says() {
+async fn signing_out_elsewhere_and_everywhere_ends_what_it_says(framework: Framework) {
     for keeping in Keeping::ALL {
         let directory = tempfile::tempdir().unwrap();
-        let shop = Shop::open(keeping, directory.path()).await;
+        let shop = Shop::open(framework, keeping, directory.path()).await;
         let (desk, phone, stranger) = (shop.visitor(), shop.visitor(), shop.visitor());
         stranger.sign_in("eve@example.org").await;
         for visitor in [&desk, &phone] {
@@ -179,10 +190,9 @@ async fn signing_out_elsewhere_and_everywhere_ends_what_it_says() {
     }
 }
 
-#[tokio::test]
-async fn a_sealed_cookie_says_what_cannot_be_done() {
+async fn a_sealed_cookie_says_what_cannot_be_done(framework: Framework) {
     let directory = tempfile::tempdir().unwrap();
-    let shop = Shop::open(Keeping::Cookie, directory.path()).await;
+    let shop = Shop::open(framework, Keeping::Cookie, directory.path()).await;
     let visitor = shop.visitor();
     visitor.sign_in("ada@example.org").await;
     let page = visitor.get("/account").await;
@@ -194,16 +204,15 @@ async fn a_sealed_cookie_says_what_cannot_be_done() {
     shop.close().await;
 }
 
-#[tokio::test]
-async fn a_restart_keeps_sessions_and_carts() {
+async fn a_restart_keeps_sessions_and_carts(framework: Framework) {
     let directory = tempfile::tempdir().unwrap();
-    let first = Shop::open(Keeping::Sqlite, directory.path()).await;
+    let first = Shop::open(framework, Keeping::Sqlite, directory.path()).await;
     let visitor = first.visitor();
     visitor.add("coat").await;
     visitor.sign_in("ada@example.org").await;
     first.close().await;
 
-    let second = Shop::open(Keeping::Sqlite, directory.path()).await;
+    let second = Shop::open(framework, Keeping::Sqlite, directory.path()).await;
     let returning = second.visitor();
     returning.set_cookie(visitor.cookie());
     assert!(returning.is_signed_in().await);
@@ -211,11 +220,10 @@ async fn a_restart_keeps_sessions_and_carts() {
     second.close().await;
 }
 
-#[tokio::test]
-async fn being_remembered_makes_the_cookie_outlive_the_browser() {
+async fn being_remembered_makes_the_cookie_outlive_the_browser(framework: Framework) {
     for keeping in Keeping::ALL {
         let directory = tempfile::tempdir().unwrap();
-        let shop = Shop::open(keeping, directory.path()).await;
+        let shop = Shop::open(framework, keeping, directory.path()).await;
         let entered = shop.visitor().sign_in_with(&[("email", "ada@example.org"), ("remember", "yes")]).await;
         let cookie = entered.headers.get(SET_COOKIE).unwrap().to_str().unwrap();
         let (_, max_age) = cookie.split_once("Max-Age=").unwrap();
@@ -224,11 +232,10 @@ async fn being_remembered_makes_the_cookie_outlive_the_browser() {
     }
 }
 
-#[tokio::test]
-async fn of_parallel_attempts_with_the_right_code_one_signs_in() {
+async fn of_parallel_attempts_with_the_right_code_one_signs_in(framework: Framework) {
     for keeping in [Keeping::Memory, Keeping::Sqlite] {
         let directory = tempfile::tempdir().unwrap();
-        let shop = Shop::open(keeping, directory.path()).await;
+        let shop = Shop::open(framework, keeping, directory.path()).await;
         let visitor = shop.visitor();
         visitor.submit("/sign-in", "/sign-in", &[("email", "ada@example.org")]).await;
         let page = visitor.get("/sign-in/code").await;
@@ -240,7 +247,7 @@ async fn of_parallel_attempts_with_the_right_code_one_signs_in() {
                 tab
             })
             .collect();
-        let fields = [("csrf", token.as_str()), ("code", code.as_str())];
+        let fields = [("csrf_token", token.as_str()), ("code", code.as_str())];
         let answers = join_all(tabs.iter().map(|tab| tab.post("/sign-in/code", &fields))).await;
         let successes = answers.iter().filter(|answer| answer.status == StatusCode::SEE_OTHER).count();
         assert_eq!(successes, 1, "{keeping:?}");
@@ -248,11 +255,10 @@ async fn of_parallel_attempts_with_the_right_code_one_signs_in() {
     }
 }
 
-#[tokio::test]
-async fn wrong_codes_run_out_and_a_new_code_brings_no_new_tries() {
+async fn wrong_codes_run_out_and_a_new_code_brings_no_new_tries(framework: Framework) {
     for keeping in Keeping::ALL {
         let directory = tempfile::tempdir().unwrap();
-        let shop = Shop::open(keeping, directory.path()).await;
+        let shop = Shop::open(framework, keeping, directory.path()).await;
         let visitor = shop.visitor();
         visitor.submit("/sign-in", "/sign-in", &[("email", "ada@example.org")]).await;
         let code = visitor.get("/sign-in/code").await.code();
@@ -274,24 +280,23 @@ async fn wrong_codes_run_out_and_a_new_code_brings_no_new_tries() {
 }
 
 /// A shop with sessions in this store, and time in the test's hands.
-async fn shop_by(clock: &Arc<ManualClock>, store: Arc<dyn SessionStore>) -> Shop {
+async fn shop_by(framework: Framework, clock: &Arc<ManualClock>, store: Arc<dyn SessionStore>) -> Shop {
     let keys = KeyRing::new("demo", &[SecretKey::generate(&OsRandom::default()).unwrap()]).unwrap();
     let manager = Manager::builder(Backend::store(store), keys)
         .cookie(CookieSettings::danger_insecure_for_localhost())
         .clock(Arc::<ManualClock>::clone(clock))
         .build();
     let options = Options { clock: Arc::<ManualClock>::clone(clock), ..Options::default() };
-    Shop::with(Cloakroom::new(manager.unwrap()), options).await
+    Shop::with(framework, Cloakroom::new(manager.unwrap()), options).await
 }
 
 fn memory_by(clock: &Arc<ManualClock>) -> Arc<dyn SessionStore> {
     Arc::new(MemoryStore::new().with_clock(Arc::<ManualClock>::clone(clock)))
 }
 
-#[tokio::test]
-async fn the_recovery_code_asks_for_a_new_code_once_the_sign_in_is_old() {
+async fn the_recovery_code_asks_for_a_new_code_once_the_sign_in_is_old(framework: Framework) {
     let clock = Arc::new(ManualClock::new());
-    let shop = shop_by(&clock, memory_by(&clock)).await;
+    let shop = shop_by(framework, &clock, memory_by(&clock)).await;
     let visitor = shop.visitor();
     visitor.sign_in("ada@example.org").await;
     assert!(visitor.get("/account/recovery-code").await.body.contains("id=\"recovery-code\""));
@@ -310,16 +315,15 @@ async fn the_recovery_code_asks_for_a_new_code_once_the_sign_in_is_old() {
     shop.close().await;
 }
 
-#[tokio::test]
-async fn a_code_and_a_session_end_by_themselves() {
+async fn a_code_and_a_session_end_by_themselves(framework: Framework) {
     let clock = Arc::new(ManualClock::new());
-    let shop = shop_by(&clock, memory_by(&clock)).await;
+    let shop = shop_by(framework, &clock, memory_by(&clock)).await;
     let visitor = shop.visitor();
     visitor.submit("/sign-in", "/sign-in", &[("email", "ada@example.org")]).await;
     let page = visitor.get("/sign-in/code").await;
     let (code, token) = (page.code(), page.token().unwrap());
     clock.advance(Duration::from_secs(10 * 60));
-    let late = visitor.post("/sign-in/code", &[("csrf", &token), ("code", &code)]).await;
+    let late = visitor.post("/sign-in/code", &[("csrf_token", &token), ("code", &code)]).await;
     assert!(late.body.contains("There is no code waiting"), "{}", late.body);
 
     visitor.sign_in("ada@example.org").await;
@@ -332,11 +336,10 @@ async fn a_code_and_a_session_end_by_themselves() {
     shop.close().await;
 }
 
-#[tokio::test]
-async fn an_outage_has_a_page_and_signs_nobody_out() {
+async fn an_outage_has_a_page_and_signs_nobody_out(framework: Framework) {
     let clock = Arc::new(ManualClock::new());
     let store = Arc::new(FaultyStore::new(memory_by(&clock)));
-    let shop = shop_by(&clock, Arc::<FaultyStore>::clone(&store)).await;
+    let shop = shop_by(framework, &clock, Arc::<FaultyStore>::clone(&store)).await;
     let visitor = shop.visitor();
     visitor.sign_in("ada@example.org").await;
     let token = visitor.get("/").await.token().unwrap();
@@ -344,7 +347,7 @@ async fn an_outage_has_a_page_and_signs_nobody_out() {
     store.once(Verb::Load, Fault::FailBefore(StoreErrorKind::Unavailable));
     let unread = visitor.get("/account").await;
     store.once(Verb::Update, Fault::FailBefore(StoreErrorKind::Unavailable));
-    let unwritten = visitor.post("/cart", &[("csrf", &token), ("article", "coat"), ("change", "add")]).await;
+    let unwritten = visitor.post("/cart", &[("csrf_token", &token), ("article", "coat"), ("change", "add")]).await;
     for answer in [&unread, &unwritten] {
         assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(answer.headers.get(RETRY_AFTER).unwrap(), "5");

@@ -5,7 +5,13 @@ use std::collections::HashMap;
 use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 
-use crate::support::{Answer, Keeping, Shop};
+use crate::support::{Answer, Framework, Keeping, Shop, on_both_frameworks};
+
+on_both_frameworks!(
+    every_page_is_accessible_and_strict,
+    what_goes_wrong_has_a_page_that_says_what_to_do,
+    files_are_strict_too_and_may_be_cached,
+);
 
 /// The tags of this name, with their attributes.
 fn tags<'a>(html: &'a str, name: &str) -> Vec<&'a str> {
@@ -83,11 +89,10 @@ fn check_headers(path: &str, answer: &Answer) {
     assert_eq!(answer.headers.get(REFERRER_POLICY).unwrap(), "same-origin", "{path}");
 }
 
-#[tokio::test]
-async fn every_page_is_accessible_and_strict() {
+async fn every_page_is_accessible_and_strict(framework: Framework) {
     for keeping in Keeping::ALL {
         let directory = tempfile::tempdir().unwrap();
-        let shop = Shop::open(keeping, directory.path()).await;
+        let shop = Shop::open(framework, keeping, directory.path()).await;
         let (visitor, other) = (shop.visitor(), shop.visitor());
         for path in ["/", "/sign-in", "/sign-in?signed_out=everywhere"] {
             check(path, &visitor.get(path).await);
@@ -112,10 +117,9 @@ async fn every_page_is_accessible_and_strict() {
     }
 }
 
-#[tokio::test]
-async fn what_goes_wrong_has_a_page_that_says_what_to_do() {
+async fn what_goes_wrong_has_a_page_that_says_what_to_do(framework: Framework) {
     let directory = tempfile::tempdir().unwrap();
-    let shop = Shop::open(Keeping::Memory, directory.path()).await;
+    let shop = Shop::open(framework, Keeping::Memory, directory.path()).await;
     let visitor = shop.visitor();
     let long = "a".repeat(32 * 1024);
     let table = [
@@ -142,10 +146,9 @@ async fn what_goes_wrong_has_a_page_that_says_what_to_do() {
     shop.close().await;
 }
 
-#[tokio::test]
-async fn files_are_strict_too_and_may_be_cached() {
+async fn files_are_strict_too_and_may_be_cached(framework: Framework) {
     let directory = tempfile::tempdir().unwrap();
-    let shop = Shop::open(Keeping::Memory, directory.path()).await;
+    let shop = Shop::open(framework, Keeping::Memory, directory.path()).await;
     let visitor = shop.visitor();
     visitor.sign_in("ada@example.org").await;
     for (path, content_type) in

@@ -7,7 +7,13 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines};
 use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStdout, Command};
 
-use crate::support::{Visitor, signal};
+use crate::support::{Framework, Visitor, on_both_frameworks, signal};
+
+on_both_frameworks!(
+    a_first_start_makes_what_it_needs_and_a_second_one_finds_it,
+    one_variable_chooses_where_sessions_live,
+    the_lines_for_curl_in_the_help_sign_in_and_add_64_articles,
+);
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_cloakroom-demo");
 
@@ -27,8 +33,10 @@ struct Running {
 }
 
 impl Running {
-    async fn start(directory: &Path, variables: &[(&str, &str)]) -> Self {
-        let mut process = command(directory, &["--listen", "127.0.0.1:0"], variables).spawn().unwrap();
+    async fn start(framework: Framework, directory: &Path, variables: &[(&str, &str)]) -> Self {
+        let framework = framework.to_string();
+        let arguments = ["--framework", &framework, "--listen", "127.0.0.1:0"];
+        let mut process = command(directory, &arguments, variables).spawn().unwrap();
         let mut output = BufReader::new(process.stdout.take().unwrap()).lines();
         let mut said = String::new();
         while let Some(line) = output.next_line().await.unwrap() {
@@ -52,18 +60,18 @@ impl Running {
     }
 }
 
-#[tokio::test]
-async fn a_first_start_makes_what_it_needs_and_a_second_one_finds_it() {
+async fn a_first_start_makes_what_it_needs_and_a_second_one_finds_it(framework: Framework) {
     let directory = tempfile::tempdir().unwrap();
-    let first = Running::start(directory.path(), &[]).await;
+    let first = Running::start(framework, directory.path(), &[]).await;
     assert!(first.said.contains("sessions are in .cloakroom/sessions.db"), "{}", first.said);
     assert!(first.said.contains(".cloakroom/key"), "{}", first.said);
+    assert!(first.said.contains(&format!("Served by  {framework}")), "{}", first.said);
     let visitor = Visitor::of(&first.url);
     visitor.add("coat").await;
     visitor.sign_in("ada@example.org").await;
     assert!(first.stop().await.success());
 
-    let second = Running::start(directory.path(), &[]).await;
+    let second = Running::start(framework, directory.path(), &[]).await;
     let returning = Visitor::of(&second.url);
     returning.set_cookie(visitor.cookie());
     assert!(returning.is_signed_in().await);
@@ -71,11 +79,10 @@ async fn a_first_start_makes_what_it_needs_and_a_second_one_finds_it() {
     assert!(second.stop().await.success());
 }
 
-#[tokio::test]
-async fn one_variable_chooses_where_sessions_live() {
+async fn one_variable_chooses_where_sessions_live(framework: Framework) {
     for store in ["memory", "cookie", "sqlite:a.db", "cookie+sqlite:b.db"] {
         let directory = tempfile::tempdir().unwrap();
-        let running = Running::start(directory.path(), &[("CLOAKROOM_STORE", store)]).await;
+        let running = Running::start(framework, directory.path(), &[("CLOAKROOM_STORE", store)]).await;
         let kind = store.split([':', '+']).next().unwrap();
         assert!(running.said.contains(kind), "{store}: {}", running.said);
         let visitor = Visitor::of(&running.url);
@@ -109,17 +116,18 @@ async fn a_start_that_cannot_work_says_why_and_what_to_do() {
     assert!(said.contains("idle (environment variable CLOAKROOM_IDLE)") && said.contains("instead:"), "{said}");
     let said = refused(&["--port", "1"], &[]).await;
     assert!(said.contains("there is no argument `--port`; see --help"), "{said}");
+    let said = refused(&["--framework", "rocket"], &[]).await;
+    assert!(said.contains("there is no framework `rocket`; there are: axum, actix"), "{said}");
     let said = refused(&["--listen"], &[]).await;
     assert!(said.contains("--listen needs a value"), "{said}");
 }
 
-#[tokio::test]
-async fn the_lines_for_curl_in_the_help_sign_in_and_add_64_articles() {
+async fn the_lines_for_curl_in_the_help_sign_in_and_add_64_articles(framework: Framework) {
     let directory = tempfile::tempdir().unwrap();
     let help = command(directory.path(), &["--help"], &[]).output().await.unwrap();
     assert!(help.status.success());
     let help = String::from_utf8(help.stdout).unwrap();
-    let running = Running::start(directory.path(), &[]).await;
+    let running = Running::start(framework, directory.path(), &[]).await;
     let (_, recipe) = help.split_once("  url=http://127.0.0.1:3000\n").unwrap();
     let script = format!("set -e\nurl={}\n{recipe}", running.url);
     let done = Command::new("sh").arg("-c").arg(&script).current_dir(directory.path()).output().await.unwrap();

@@ -1,12 +1,12 @@
 //! A running shop, and visitors who keep cookies and fill in forms as browsers do.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use cloakroom::{Cloakroom, Config, Sources};
-use cloakroom_demo::{Options, router};
+pub(crate) use cloakroom_demo::Framework;
+use cloakroom_demo::Options;
 use http_body_util::{BodyExt as _, Full};
 use hyper::header::{CONTENT_TYPE, COOKIE, LOCATION, ORIGIN, SET_COOKIE, USER_AGENT};
 use hyper::{HeaderMap, Method, Request, StatusCode};
@@ -41,39 +41,55 @@ impl Keeping {
     }
 }
 
+/// Runs each of these tests, `async fn(Framework)`, as `axum::name` and `actix::name`.
+macro_rules! on_both_frameworks {
+    ($($test:ident),* $(,)?) => {
+        $crate::support::on_both_frameworks!(@ axum Axum [$($test)*]);
+        $crate::support::on_both_frameworks!(@ actix Actix [$($test)*]);
+    };
+    (@ $module:ident $framework:ident [$($test:ident)*]) => {
+        mod $module {
+            $(
+                #[tokio::test]
+                async fn $test() {
+                    super::$test($crate::support::Framework::$framework).await;
+                }
+            )*
+        }
+    };
+}
+pub(crate) use on_both_frameworks;
+
 /// A shop on a port of its own.
 pub(crate) struct Shop {
     pub(crate) url: String,
     stop: oneshot::Sender<()>,
-    served: JoinHandle<()>,
-    sessions: Cloakroom,
+    served: JoinHandle<Cloakroom>,
 }
 
 impl Shop {
     /// Opens a shop that keeps its files in this directory.
-    pub(crate) async fn open(keeping: Keeping, directory: &Path) -> Self {
+    pub(crate) async fn open(framework: Framework, keeping: Keeping, directory: &Path) -> Self {
         let config = Config::load(&keeping.sources(directory)).unwrap();
-        Self::with(Cloakroom::from_config(config).await.unwrap(), Options::default()).await
+        Self::with(framework, Cloakroom::from_config(config).await.unwrap(), Options::default()).await
     }
 
-    pub(crate) async fn with(sessions: Cloakroom, options: Options) -> Self {
+    pub(crate) async fn with(framework: Framework, sessions: Cloakroom, options: Options) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let app = router(&sessions, Options { origins: vec![url.clone()], ..options });
+        let options = Options { origins: vec![url.clone()], ..options };
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(async move {
-            let service = app.into_make_service_with_connect_info::<SocketAddr>();
-            let serving = axum::serve(listener, service);
-            serving.with_graceful_shutdown(async { drop(stopped.await) }).await.unwrap();
+            framework.serve(listener, &sessions, options, async { drop(stopped.await) }).await.unwrap();
+            sessions
         });
-        Self { url, stop, served, sessions }
+        Self { url, stop, served }
     }
 
     /// Ends as the program does: lets requests finish, then writes what waits.
     pub(crate) async fn close(self) {
         self.stop.send(()).unwrap();
-        self.served.await.unwrap();
-        self.sessions.close().await;
+        self.served.await.unwrap().close().await;
     }
 
     pub(crate) fn visitor(&self) -> Visitor {
@@ -99,7 +115,8 @@ pub(crate) struct Answer {
 impl Visitor {
     pub(crate) fn of(url: &str) -> Self {
         Self {
-            client: Client::builder(TokioExecutor::new()).build_http(),
+            // A connection for each request: a shop that closes waits for those that are open.
+            client: Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http(),
             url: url.to_owned(),
             cookie: Arc::default(),
             user_agent: "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
@@ -135,7 +152,7 @@ impl Visitor {
     pub(crate) async fn submit(&self, page: &str, path: &str, fields: &[(&str, &str)]) -> Answer {
         let token = self.get(page).await.token();
         let mut fields = fields.to_vec();
-        fields.extend(token.as_deref().map(|token| ("csrf", token)));
+        fields.extend(token.as_deref().map(|token| ("csrf_token", token)));
         self.post(path, &fields).await
     }
 
@@ -196,7 +213,7 @@ impl Answer {
 
     /// The token that the page's forms carry, if they do.
     pub(crate) fn token(&self) -> Option<String> {
-        self.text_after("name=\"csrf\" value=\"").map(str::to_owned)
+        self.text_after("name=\"csrf_token\" value=\"").map(str::to_owned)
     }
 
     pub(crate) fn code(&self) -> String {
