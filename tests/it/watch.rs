@@ -74,8 +74,9 @@ async fn a_watch_ends_with_the_session_whichever_way_it_ends(world: World) {
     assert_eq!(end(&mut late.unwrap()).await, WatchEnd::Ended(Some(EndReason::Revoked)));
 
     assert!(goes_on(&mut unconcerned).await, "others go on");
+    let mut expired = watch(&mut bystander).await;
     world.clock.advance(Policy::default().idle());
-    assert_eq!(end(&mut unconcerned).await, WatchEnd::Ended(Some(EndReason::Expired)));
+    assert_eq!(end(&mut expired).await, WatchEnd::Ended(Some(EndReason::Expired)));
 }
 
 async fn who_has_no_session_has_nothing_to_watch(world: World) {

@@ -1,14 +1,13 @@
 //! Processes of the demo.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::SystemTime;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
-use tokio::sync::OnceCell;
+
+use crate::program::{Program, program};
 
 /// What browsers believe that the shop's address is.
 pub(crate) const ORIGIN: &str = "http://shop.test";
@@ -38,7 +37,7 @@ impl Fleet {
     /// Starts one more, and comes back when it serves. Every other one runs on actix: they share sessions.
     pub(crate) async fn start(&self) -> Process {
         let framework = ["axum", "actix"][self.started.fetch_add(1, Ordering::Relaxed) % 2];
-        let mut child = Command::new(program().await)
+        let mut child = Command::new(program(Program::Demo).await)
             .args(["--framework", framework, "--listen", "127.0.0.1:0", "--origin", ORIGIN])
             .env_clear()
             .env("CLOAKROOM_STORE", &self.store)
@@ -82,55 +81,4 @@ impl Process {
     pub(crate) async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
-}
-
-/// The demo's program: the one that was built with these tests if it is of this source, otherwise built
-/// now.
-async fn program() -> &'static Path {
-    static PROGRAM: OnceCell<PathBuf> = OnceCell::const_new();
-    let find = async || match up_to_date() {
-        Some(program) => program,
-        None => build().await,
-    };
-    PROGRAM.get_or_init(find).await
-}
-
-/// The program beside this one, unless a source file is newer.
-fn up_to_date() -> Option<PathBuf> {
-    let program = std::env::current_exe().unwrap().parent()?.parent()?.join("cloakroom-demo");
-    let built = program.metadata().ok()?.modified().ok()?;
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
-    (newest(&sources) < built).then_some(program)
-}
-
-/// When a file of a crate changed last, its tests aside.
-fn newest(directory: &Path) -> SystemTime {
-    let entries = directory.read_dir().unwrap().map(Result::unwrap);
-    let times = entries.filter(|entry| entry.file_name() != "tests").map(|entry| {
-        if entry.file_type().unwrap().is_dir() {
-            newest(&entry.path())
-        } else {
-            entry.metadata().unwrap().modified().unwrap()
-        }
-    });
-    times.max().unwrap_or(SystemTime::UNIX_EPOCH)
-}
-
-async fn build() -> PathBuf {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--package", "cloakroom-demo", "--message-format", "json-render-diagnostics"])
-        .arg("--manifest-path")
-        .arg(manifest)
-        .stderr(Stdio::inherit())
-        .output()
-        .await
-        .unwrap();
-    assert!(built.status.success(), "the demo does not build");
-    let messages = String::from_utf8(built.stdout).unwrap();
-    let executable = messages.lines().rev().find_map(|line| {
-        let (_, path) = line.split_once("\"executable\":\"")?;
-        path.split('"').next().map(PathBuf::from)
-    });
-    executable.expect("cargo built the demo and did not say where")
 }

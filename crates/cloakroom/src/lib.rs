@@ -97,7 +97,7 @@ pub use crate::config::{Config, ConfigError, Sources};
 #[doc(inline)]
 pub use cloakroom_core::{
     Assurance, Client, Flash, Handle, Key, Principal, Provenance, ReadSession, Session, SessionError, SessionErrorKind,
-    SessionKey, State, Transaction,
+    SessionKey, SessionWatch, State, Transaction, WatchEnd,
 };
 
 // Whom middlewares let through.
