@@ -224,6 +224,9 @@ async fn a_store_that_cannot_be_asked_for_long_ends_the_watch_and_one_that_comes
         assert!(tokio::time::timeout(SessionWatch::PATIENCE * 2, watch.ended()).await.is_err());
         world.spy.always(Verb::Load, Fault::FailBefore(StoreErrorKind::Unavailable));
         assert_eq!(watch.ended().await, WatchEnd::Unverified);
+        let mut unanswered = session.watch().unwrap();
+        world.spy.always(Verb::Load, Fault::NeverBegin);
+        assert_eq!(unanswered.ended().await, WatchEnd::Unverified);
     })
     .await;
 }

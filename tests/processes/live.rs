@@ -89,14 +89,13 @@ impl Process {
 /// When the socket is closed because the session is over.
 async fn closed(mut socket: WebSocketStream<TcpStream>) -> Instant {
     loop {
-        match socket.next().await.expect("it ends with a close frame").unwrap() {
-            Message::Close(frame) => {
-                let frame = frame.unwrap();
-                assert_eq!((frame.code, frame.reason.as_str()), (CloseCode::Library(4401), "revoked"));
-                return Instant::now();
-            }
-            message => assert!(message.is_ping() || message.is_pong(), "{message}"),
+        let message = socket.next().await.expect("it ends with a close frame").unwrap();
+        if let Message::Close(frame) = message {
+            let frame = frame.unwrap();
+            assert_eq!((frame.code, frame.reason.as_str()), (CloseCode::Library(4401), "revoked"));
+            return Instant::now();
         }
+        assert!(message.is_ping() || message.is_pong(), "{message}");
     }
 }
 
@@ -113,6 +112,7 @@ async fn told(mut stream: BufReader<TcpStream>) -> Instant {
 }
 
 /// Two processes, one of each framework: what hangs on one ends when the session is ended on the other.
+#[expect(clippy::print_stderr, reason = "what was measured")]
 pub(crate) async fn connections_end_with_the_session(store: &str) {
     let directory = tempfile::tempdir().unwrap();
     let random = cloakroom_core::OsRandom::default();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::clock::{from_unix_millis, millis, unix_millis};
 use crate::error::{SessionError, SessionErrorKind, StoreError};
@@ -35,7 +35,8 @@ use crate::store::{EndReason, Load, Page, SessionStore, Touch, Verb};
 /// * It fails closed: a store that cannot be asked for [`PATIENCE`](Self::PATIENCE) ends the watch.
 /// * A renewal does not end it as long as owner and assurance stay what they were.
 ///
-/// Watching is no activity; see [`touch`](Self::touch).
+/// Watching is no activity; see [`touch`](Self::touch). A sealed session carries its deadlines in its token, so its watch
+/// ends with those of the token that the request brought.
 ///
 /// ```
 /// use cloakroom_core::{Session, SessionError};
@@ -189,7 +190,10 @@ impl SessionWatch {
     }
 
     async fn ask(&mut self) {
-        let answer = self.answer().await;
+        let Ok(answer) = timeout(Self::PATIENCE, self.answer()).await else {
+            self.end = Some(WatchEnd::Unverified);
+            return;
+        };
         let now = unix_millis(self.manager.clock().now());
         match answer {
             Ok(Answer::Live(record)) if record.is_expired(from_unix_millis(now)) => self.expire(),

@@ -13,6 +13,8 @@
 //! Without a ticket a page of another site could open a WebSocket with your visitor's cookie: browsers
 //! send it along, and do not ask. `CsrfLayer` does for the forms what the ticket does for the socket.
 
+#![expect(clippy::print_stdout, reason = "an example says where it listens")]
+
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;

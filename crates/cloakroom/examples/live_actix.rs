@@ -2,6 +2,8 @@
 //!
 //! `cargo run -p cloakroom --example live_actix --features actix,config,sqlite`
 
+#![expect(clippy::print_stdout, reason = "an example says where it listens")]
+
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -35,7 +35,6 @@ pub(super) async fn listen(carrier: Weak<Carrier>, signaller: Signaller) {
             }
             Err(error) => {
                 if failures == 0 {
-                    signaller.tell(Signal::Deaf);
                     tracing::warn!(%error, channel, "the session store cannot listen for ends; who watches a session asks");
                 }
                 failures = failures.saturating_add(1);

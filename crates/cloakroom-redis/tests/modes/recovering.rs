@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use cloakroom_core::{EndReason, Load, SessionStore as _, StoreErrorKind, WriteOutcome};
+use cloakroom_core::{EndReason, Load, SessionStore as _, Signal, StoreErrorKind, WriteOutcome};
 use cloakroom_services::Redis;
 use tokio::time::Instant;
 
@@ -138,4 +138,23 @@ async fn a_full_server_refuses_writes_as_not_done() {
     assert_eq!((error.kind(), error.outcome()), (StoreErrorKind::Full, WriteOutcome::NotDone), "{error}");
     assert!(error.to_string().contains("raise maxmemory"), "{error}");
     assert_live(store.load(&id).await.unwrap(), &record);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ends_are_told_again_once_the_server_is_back() {
+    let server = durable();
+    let store = open(&server.url()).await;
+    let mut signals = store.signals().unwrap();
+    let mut next = async || tokio::time::timeout(Duration::from_secs(20), signals.next()).await.unwrap();
+    assert_eq!(next().await, Some(Signal::Unsure));
+    for _ in 0..2 {
+        server.restart().unwrap();
+        assert_eq!(next().await, Some(Signal::Deaf));
+        assert_eq!(next().await, Some(Signal::Unsure), "what ended meanwhile was told to nobody");
+        let (id, record) = file(&store).await;
+        store.delete(&id, EndReason::Destroyed).await.unwrap();
+        assert_eq!(next().await, Some(Signal::Ended(record.handle())));
+    }
+    store.close().await;
+    assert_eq!(next().await, None);
 }

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use cloakroom_core::{Clock as _, Durability, EndReason, Load, SessionStore, StoreErrorKind, Touch, WriteOutcome};
+use cloakroom_core::{
+    Clock as _, Durability, EndReason, Load, SessionStore, Signal, StoreErrorKind, Touch, WriteOutcome,
+};
 use cloakroom_services::{Postgres, shared};
 use cloakroom_sql::PostgresStore;
 
@@ -134,4 +136,38 @@ async fn a_probe_tells_what_is_set_up_wrongly() {
     let probe = place.open().await.probe().await.unwrap();
     assert_eq!(probe.durability, Durability::Process);
     assert!(probe.warnings.iter().any(|warning| warning.contains("fsync is off")), "{probe:?}");
+}
+
+#[tokio::test]
+async fn ends_are_told_again_once_the_connection_is_back() {
+    let url = shared::postgres();
+    let proxy = Proxy::to(&url).await;
+    let place = Place::at(proxy.url(&url));
+    let store = place.options().with_clock(place.clock.clone()).open().await.unwrap();
+    let mut signals = store.signals().unwrap();
+    let mut next = async || tokio::time::timeout(Duration::from_secs(20), signals.next()).await.unwrap();
+    assert_eq!(next().await, Some(Signal::Unsure));
+    for n in 1..3 {
+        create(&store, n, &place.record(n)).await;
+        proxy.cut();
+        assert_eq!(next().await, Some(Signal::Deaf));
+        assert_eq!(next().await, Some(Signal::Unsure), "what ended meanwhile was told to nobody");
+        recovered(&store).await;
+        store.delete(&id(n), EndReason::Destroyed).await.unwrap();
+        assert_eq!(next().await, Some(Signal::Ended(place.record(n).handle())));
+    }
+    store.close().await;
+    assert_eq!(next().await, None);
+}
+
+#[tokio::test]
+async fn nobody_is_told_who_does_not_listen() {
+    let place = Place::new();
+    let store = place.options().with_clock(place.clock.clone()).open().await.unwrap();
+    let listening = "SELECT count(*) FROM cloakroom_listening WHERE until > cloakroom_now(NULL)";
+    assert_eq!(place.number(listening).await, 0);
+    let mut signals = store.signals().unwrap();
+    assert_eq!(signals.next().await, Some(Signal::Unsure));
+    assert_eq!(place.number(listening).await, 1);
+    store.close().await;
 }
