@@ -163,7 +163,7 @@ async fn a_token_opens_in_its_own_transport_audience_and_header_only(world: Worl
                 None => match &transports[sent_to] {
                     transport if *transport == Transport::bearer() => format!("{BEARER}{token}"),
                     Transport::Header(header) => format!("{}: {token}", header.response()),
-                    Transport::Cookie(_) => unreachable!("a transport without a cookie has headers"),
+                    other => unreachable!("{other:?} has neither a cookie nor a header"),
                 },
             };
             let who = send(serve(manager).await, "GET /who", &[line]).await.body;
