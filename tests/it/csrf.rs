@@ -34,6 +34,16 @@ mod axum {
     }
 
     #[tokio::test]
+    async fn without_a_session_the_origin_decides_where_that_is_asked_for() {
+        super::without_a_session_the_origin_decides_where_that_is_asked_for(Adapter::Axum).await;
+    }
+
+    #[tokio::test]
+    async fn whoever_has_a_session_needs_its_token_though_others_pass_by_origin() {
+        super::whoever_has_a_session_needs_its_token_though_others_pass_by_origin(Adapter::Axum).await;
+    }
+
+    #[tokio::test]
     async fn a_form_is_handed_on_whole_and_one_too_long_is_not() {
         super::a_form_is_handed_on_whole_and_one_too_long_is_not(Adapter::Axum).await;
     }
@@ -55,6 +65,16 @@ mod actix {
     #[tokio::test]
     async fn report_only_lets_everything_through_and_says_what_it_would_refuse() {
         super::report_only_lets_everything_through_and_says_what_it_would_refuse(Adapter::Actix).await;
+    }
+
+    #[tokio::test]
+    async fn without_a_session_the_origin_decides_where_that_is_asked_for() {
+        super::without_a_session_the_origin_decides_where_that_is_asked_for(Adapter::Actix).await;
+    }
+
+    #[tokio::test]
+    async fn whoever_has_a_session_needs_its_token_though_others_pass_by_origin() {
+        super::whoever_has_a_session_needs_its_token_though_others_pass_by_origin(Adapter::Actix).await;
     }
 
     #[tokio::test]
@@ -115,26 +135,21 @@ async fn no_request_of_another_site_enters_a_handler(adapter: Adapter) {
         let site = Site::new(&world, Csrf::new([OURS]).unwrap()).await;
         let mut entered = 0;
         for (method, safe) in METHODS {
-            for (fetch_site, verdict) in FETCH_SITES {
-                for origins in ORIGINS {
-                    let ours = origins != &[OURS, OURS][..] && verdict.unwrap_or(origins == &[OURS][..]);
-                    let mut headers: Vec<_> = origins.iter().map(|origin| format!("origin: {origin}")).collect();
-                    headers.extend(fetch_site.map(|value| format!("sec-fetch-site: {value}")));
-                    for (what, values, genuine) in &site.tokens {
-                        for carrier in CARRIERS {
-                            // Where the token is not looked at, the best one and none stand for all of them.
-                            let telling = ["right", "absent"].contains(what) && carrier == Carrier::Header;
-                            if (safe || !ours) && !telling {
-                                continue;
-                            }
-                            let passes =
-                                safe || (ours && *genuine && [Carrier::Header, Carrier::Form].contains(&carrier));
-                            let about = format!("{method} {fetch_site:?} {origins:?} {what} by {carrier:?}");
-                            let status = site.send(method, "/do", &headers, carrier, values).await.0;
-                            assert_eq!(status, if passes { 200 } else { 403 }, "{about}");
-                            entered += u64::from(passes);
-                            assert_eq!(site.entered(), entered, "{about}");
+            for (fetch_site, origins, ours) in sources() {
+                let headers = headers_of(fetch_site, origins);
+                for (what, values, genuine) in &site.tokens {
+                    for carrier in CARRIERS {
+                        // Where the token is not looked at, the best one and none stand for all of them.
+                        let telling = ["right", "absent"].contains(what) && carrier == Carrier::Header;
+                        if (safe || !ours) && !telling {
+                            continue;
                         }
+                        let passes = safe || (ours && *genuine && [Carrier::Header, Carrier::Form].contains(&carrier));
+                        let about = format!("{method} {fetch_site:?} {origins:?} {what} by {carrier:?}");
+                        let status = site.send(method, "/do", &headers, carrier, values).await.0;
+                        assert_eq!(status, if passes { 200 } else { 403 }, "{about}");
+                        entered += u64::from(passes);
+                        assert_eq!(site.entered(), entered, "{about}");
                     }
                 }
             }
@@ -146,7 +161,7 @@ async fn no_request_of_another_site_enters_a_handler(adapter: Adapter) {
         }
         assert!(refused.iter().all(|event| event.contains("let_through: false")));
         let right = [site.right().to_owned()];
-        let stranger = Site { cookie: String::new(), ..site };
+        let stranger = site.with_cookie("");
         let headers = ["sec-fetch-site: same-origin".to_owned()];
         assert_eq!(stranger.send("POST", "/do", &headers, Carrier::Header, &right).await.0, 403, "without a session");
     })
@@ -199,6 +214,101 @@ async fn report_only_lets_everything_through_and_says_what_it_would_refuse(adapt
     .await;
 }
 
+async fn without_a_session_the_origin_decides_where_that_is_asked_for(adapter: Adapter) {
+    World::run(adapter, Kind::Memory, Stack::Bare, async |world| {
+        let mut ended = world.signed_in("bob").await;
+        let was = ended.token().to_owned();
+        ended.visit(async |session| session.logout().unwrap()).await;
+        let flipped = was.chars().rev().collect::<String>();
+        let cookies = [
+            ("no cookie", String::new()),
+            ("another cookie", "theme=dark".to_owned()),
+            ("garbage", "__Host-id=garbage".to_owned()),
+            ("a forged one", format!("__Host-id={flipped}")),
+            ("an ended one", format!("__Host-id={was}")),
+        ];
+        let site = Site::new(&world, Csrf::new([OURS]).unwrap().anonymous_by_origin()).await;
+        let strict = Site::new(&world, Csrf::new([OURS]).unwrap()).await;
+        let lenient = Site::new(&world, Csrf::new([OURS]).unwrap().anonymous_by_origin().report_only()).await;
+        let (mut entered, mut seen) = (0, 0);
+        for (what, cookie) in cookies {
+            let [site, strict, lenient] = [&site, &strict, &lenient].map(|site| site.with_cookie(&cookie));
+            for (method, safe) in METHODS {
+                for (fetch_site, origins, ours) in sources() {
+                    let headers = headers_of(fetch_site, origins);
+                    let about = format!("{what}: {method} {fetch_site:?} {origins:?}");
+                    world.events.forget();
+                    let (status, _) = site.send(method, "/do", &headers, Carrier::Form, &[]).await;
+                    let reasons = world.events.of("request_forged");
+                    assert_eq!(status, if safe || ours { 200 } else { 403 }, "{about}");
+                    assert_eq!(reasons.len(), usize::from(status == 403), "{about}: {reasons:?}");
+                    assert!(reasons.iter().all(|event| event.contains("Foreign")), "{about}: {reasons:?}");
+                    entered += u64::from(safe || ours);
+                    assert_eq!(site.entered(), entered, "{about}");
+                }
+            }
+            let ours = headers_of(Some("same-origin"), &[OURS]);
+            assert_eq!(strict.send("POST", "/do", &ours, Carrier::Form, &[]).await.0, 403, "{what}: by default");
+            assert_eq!(strict.entered(), 0, "{what}: by default");
+            for (fetch_site, reported) in [("same-origin", 0), ("cross-site", 1)] {
+                world.events.forget();
+                let headers = headers_of(Some(fetch_site), &[]);
+                assert_eq!(lenient.send("POST", "/do", &headers, Carrier::Form, &[]).await.0, 200, "{what}");
+                assert_eq!(world.events.of("request_forged").len(), reported, "{what} {fetch_site}: report only");
+                seen += 1;
+                assert_eq!(lenient.entered(), seen, "{what} {fetch_site}: report only");
+            }
+        }
+    })
+    .await;
+}
+
+async fn whoever_has_a_session_needs_its_token_though_others_pass_by_origin(adapter: Adapter) {
+    World::run(adapter, Kind::Memory, Stack::Bare, async |world| {
+        let csrf = Csrf::new([OURS]).unwrap().anonymous_by_origin();
+        let signed_in = Site::new(&world, csrf.clone()).await;
+        let reporting = Site::new(&world, csrf.report_only()).await;
+        let mut visitor = world.browser();
+        let token = visitor.visit(async |session| session.csrf_token().unwrap()).await.value;
+        let mut anonymous = signed_in.with_cookie(&format!("__Host-id={}", visitor.token()));
+        for (what, values, genuine) in &mut anonymous.tokens {
+            match *what {
+                "right" => *values = vec![token.clone()],
+                // Those are of alice.
+                _ => *genuine = false,
+            }
+        }
+        let mut entered = 0;
+        for (who, site) in [("signed in", &signed_in), ("anonymous", &anonymous)] {
+            for (what, values, genuine) in &site.tokens {
+                for carrier in CARRIERS {
+                    for (fetch_site, origins, ours) in sources() {
+                        // Where the token is not looked at, the best one stands for all of them.
+                        if !ours && !(*what == "right" && carrier == Carrier::Header) {
+                            continue;
+                        }
+                        let passes = ours && *genuine && [Carrier::Header, Carrier::Form].contains(&carrier);
+                        let about = format!("{who}: {fetch_site:?} {origins:?} {what} by {carrier:?}");
+                        let headers = headers_of(fetch_site, origins);
+                        let (status, _) = site.send("POST", "/do", &headers, carrier, values).await;
+                        assert_eq!(status, if passes { 200 } else { 403 }, "{about}");
+                        entered += u64::from(passes);
+                        assert_eq!(site.entered(), entered, "{about}");
+                    }
+                }
+            }
+        }
+        assert!(entered > 100, "{entered}");
+        for (what, values, genuine) in &reporting.tokens {
+            world.events.forget();
+            let ours = headers_of(Some("same-origin"), &[]);
+            assert_eq!(reporting.send("POST", "/do", &ours, Carrier::Form, values).await.0, 200, "{what}");
+            assert_eq!(world.events.of("request_forged").len(), usize::from(!genuine), "{what}: report only");
+        }
+    })
+    .await;
+}
+
 async fn a_form_is_handed_on_whole_and_one_too_long_is_not(adapter: Adapter) {
     World::run(adapter, Kind::Memory, Stack::Bare, async |world| {
         let site = Site::new(&world, Csrf::new([OURS]).unwrap()).await;
@@ -215,7 +325,23 @@ async fn a_form_is_handed_on_whole_and_one_too_long_is_not(adapter: Adapter) {
     .await;
 }
 
+/// Where a request may say it comes from, and whether that is us.
+fn sources() -> impl Iterator<Item = (Option<&'static str>, &'static [&'static str], bool)> {
+    FETCH_SITES.into_iter().flat_map(|(fetch_site, verdict)| {
+        ORIGINS.into_iter().map(move |origins| {
+            let ours = origins != &[OURS, OURS][..] && verdict.unwrap_or(origins == &[OURS][..]);
+            (fetch_site, origins, ours)
+        })
+    })
+}
+
+fn headers_of(fetch_site: Option<&str>, origins: &[&str]) -> Vec<String> {
+    let origins = origins.iter().map(|origin| format!("origin: {origin}"));
+    origins.chain(fetch_site.map(|value| format!("sec-fetch-site: {value}"))).collect()
+}
+
 /// An application behind the CSRF checks, and alice's browser.
+#[derive(Clone)]
 struct Site {
     address: SocketAddr,
     entries: Arc<AtomicU64>,
@@ -254,6 +380,11 @@ impl Site {
             ("another rendering", vec![again], true),
         ];
         Self { address, entries, cookie: format!("__Host-id={}", alice.token()), tokens }
+    }
+
+    /// The same application, for another browser.
+    fn with_cookie(&self, cookie: &str) -> Self {
+        Self { cookie: cookie.to_owned(), ..self.clone() }
     }
 
     fn entered(&self) -> u64 {
