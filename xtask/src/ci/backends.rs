@@ -1,8 +1,9 @@
-//! How many tests ran on each backend, from the report of the test run.
+//! How many tests ran on each backend and through each adapter, from the report of the test run.
 //!
-//! A test on a backend lives in a module, or a test program, that is named like the backend.
+//! A test on a backend lives in a module, or a test program, that is named like the backend; one through an adapter
+//! in a module that is named like the adapter.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 /// Each has tests, or the `test` step fails: a backend that nobody tests is one that is broken.
 const BACKENDS: &[&str] = &[
@@ -45,6 +46,25 @@ pub(super) fn table(report: &str) -> (String, Vec<&'static str>) {
         }
     }
     (text, untested)
+}
+
+/// The programs whose tests go through both adapters.
+const THROUGH_BOTH: &[[&str; 2]] = &[["cloakroom-tests", "it"], ["cloakroom-demo", "it"]];
+
+/// How many tests go through each adapter, and those that go through one and not the other.
+pub(super) fn adapters(report: &str) -> (usize, Vec<String>) {
+    let tests = tests(report);
+    let through = |adapter: &str| -> BTreeSet<String> {
+        let of_both = tests.iter().filter(|test| THROUGH_BOTH.iter().any(|program| test.starts_with(program)));
+        let through_it = of_both.filter(|test| test.contains(&adapter));
+        through_it
+            .map(|test| {
+                test.iter().map(|part| if *part == adapter { "*" } else { part }).collect::<Vec<_>>().join("::")
+            })
+            .collect()
+    };
+    let (axum, actix) = (through("axum"), through("actix"));
+    (axum.len(), axum.symmetric_difference(&actix).cloned().collect())
 }
 
 /// Package, program and modules of a test, and its name: `["cloakroom-sql", "sqlite", "suite", …]`.
@@ -135,6 +155,17 @@ mod tests {
         assert_eq!(line("postgres"), [0, 1, 0, 1]);
         assert_eq!(line("redis"), [0, 0, 0, 0], "the name of a test is not its place, and a unit test has none");
         assert_eq!(untested, ["sealed", "redis", "redis_unix", "sentinel", "pgbouncer", "mariadb"]);
+    }
+
+    #[test]
+    fn a_test_that_goes_through_one_adapter_alone_is_named() {
+        let both =
+            [("cloakroom-tests::it", "journey::axum::redis::a"), ("cloakroom-tests::it", "journey::actix::redis::a")];
+        let others = [("cloakroom-axum::it", "axum::b"), ("cloakroom-demo::it", "pages::c")];
+        assert_eq!(adapters(&report(&[&both[..], &others].concat())), (1, vec![]));
+        let alone = [("cloakroom-demo::it", "journey::actix::d")];
+        let (count, unequal) = adapters(&report(&[&both[..], &alone].concat()));
+        assert_eq!((count, unequal), (1, vec!["cloakroom-demo::it::journey::*::d".to_owned()]));
     }
 
     #[test]

@@ -61,12 +61,19 @@ pub(super) fn test() -> Result<String> {
         println!("\n{table}");
         return Err(failure);
     }
-    let ran = attribute(&xml?, "tests").ok_or_else(|| format!("no count of tests in {report}"))?;
+    let xml = xml?;
+    let ran = attribute(&xml, "tests").ok_or_else(|| format!("no count of tests in {report}"))?;
+    let (through_each, unequal) = backends::adapters(&xml);
+    if !unequal.is_empty() {
+        return Err(format!("these tests go through one adapter and not the other:\n{}", unequal.join("\n")));
+    }
     if !untested.is_empty() {
         println!("\n{table}");
         return Err(format!("no test ran on {}", untested.join(", ")));
     }
-    Ok(format!("{ran} tests ran, on each backend as below\n{table}"))
+    Ok(format!(
+        "{ran} tests ran: {through_each} through each adapter, the same ones; on each backend as below\n{table}"
+    ))
 }
 
 /// The value of the first attribute of this name.

@@ -16,7 +16,11 @@ use tokio::process::{Child, Command};
 
 use crate::support::{Framework, Keeping, Shop, on_both_frameworks, signal};
 
-on_both_frameworks!(two_browsers_from_sign_in_to_sign_out_everywhere,);
+on_both_frameworks!(
+    two_browsers_from_sign_in_to_sign_out_everywhere,
+    everything_works_without_scripts,
+    the_cookie_of_production_is_kept_with_every_guard,
+);
 
 /// The two programs, on the search path, unless the variable of the first name says otherwise.
 const CHROMIUM: (&str, &str) = ("CHROMIUM", "chromium");
@@ -245,10 +249,9 @@ async fn two_browsers_from_sign_in_to_sign_out_everywhere(framework: Framework) 
     shop.close().await;
 }
 
-#[tokio::test]
-async fn everything_works_without_scripts() {
+async fn everything_works_without_scripts(framework: Framework) {
     let directory = tempfile::tempdir().unwrap();
-    let shop = Shop::open(Framework::default(), Keeping::Sqlite, directory.path()).await;
+    let shop = Shop::open(framework, Keeping::Sqlite, directory.path()).await;
     let driver = Driver::start().await;
     let (desk, phone) = (driver.browser("desk", false).await, driver.browser("phone", false).await);
     assert!(!desk.runs_scripts().await && !phone.runs_scripts().await);
@@ -261,12 +264,11 @@ async fn everything_works_without_scripts() {
 }
 
 /// Chromium keeps `Secure` cookies over plain http too, where they come from this machine.
-#[tokio::test]
-async fn the_cookie_of_production_is_kept_with_every_guard() {
+async fn the_cookie_of_production_is_kept_with_every_guard(framework: Framework) {
     let directory = tempfile::tempdir().unwrap();
     let sources = Sources::new().in_directory(directory.path()).with_variable("CLOAKROOM_STORE", "memory");
     let sessions = Cloakroom::from_config(Config::load(&sources).unwrap()).await.unwrap();
-    let shop = Shop::with(Framework::default(), sessions, Options::default()).await;
+    let shop = Shop::with(framework, sessions, Options::default()).await;
     let driver = Driver::start().await;
     let desk = driver.browser("desk", true).await;
 
