@@ -230,3 +230,34 @@ async fn a_store_that_cannot_be_asked_for_long_ends_the_watch_and_one_that_comes
     })
     .await;
 }
+
+/// A worker of a server may end, and the watches of the others go on.
+#[test]
+fn a_runtime_that_ends_takes_no_watch_of_another_with_it() {
+    use crate::setup::{Kind, Stack};
+
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (first, second) = (runtime(), runtime());
+    let world = first.block_on(World::start(Kind::Memory, Stack::Bare));
+    let sign_in = async |name: &str| {
+        let exchange = cloakroom_core::Exchange::new(world.manager.clone());
+        let session = exchange.session(std::iter::empty(), Default::default).await.unwrap();
+        session.login(name).unwrap();
+        session.commit().await.unwrap();
+        session.watch().unwrap()
+    };
+    let ends = async |watch: &mut SessionWatch, name: &str| {
+        let revoking = world.manager.revoke_all(watch.principal().unwrap(), None).await.unwrap();
+        assert_eq!(revoking, Some(1), "{name}");
+        assert_eq!(end(watch).await, WatchEnd::Ended(Some(EndReason::Revoked)));
+    };
+    let mut early = first.block_on(sign_in("alice"));
+    let mut late = second.block_on(async {
+        assert!(goes_on(&mut early).await);
+        early
+    });
+    drop(first);
+    second.block_on(ends(&mut late, "alice"));
+    let mut fresh = second.block_on(sign_in("bob"));
+    second.block_on(ends(&mut fresh, "bob"));
+}

@@ -91,6 +91,10 @@ impl Signaller {
         F: Future<Output = ()> + Send,
     {
         let mut state = self.lock();
+        // One that ended did so with the runtime that it was on.
+        if state.task.as_ref().is_some_and(AbortHandle::is_finished) {
+            (state.task, state.listens) = (None, false);
+        }
         // If it does not listen yet, the first signal comes once it does.
         let signals = state.signals(state.listens.then_some(Signal::Unsure));
         if let (Some(sender), None) = (&state.sender, &state.task) {
@@ -103,8 +107,9 @@ impl Signaller {
                     }
                     // Somebody may have come meanwhile, who found this task running.
                     let mut state = signaller.lock();
+                    state.listens = false;
                     if sender.receiver_count() == 0 {
-                        (state.task, state.listens) = (None, false);
+                        state.task = None;
                         return;
                     }
                 }

@@ -337,6 +337,12 @@ struct Watched {
 #[derive(Debug)]
 struct Listener(JoinHandle<()>);
 
+impl Listener {
+    fn has_ended(&self) -> bool {
+        self.0.is_finished()
+    }
+}
+
 impl Drop for Listener {
     fn drop(&mut self) {
         self.0.abort();
@@ -348,6 +354,10 @@ impl Watches {
         let wake = Arc::new(Notify::new());
         let mut watched = self.lock();
         watched.by_handle.entry(handle).or_default().push(Arc::clone(&wake));
+        // One that ended did so with the runtime that it was on, or with the store.
+        if watched.listener.as_ref().is_some_and(|listener| listener.as_ref().is_some_and(Listener::has_ended)) {
+            watched.listener = None;
+        }
         watched.listener.get_or_insert_with(|| match backend {
             Backend::Reference(store) => {
                 store.signals().map(|signals| Listener(tokio::spawn(listen(Arc::downgrade(&self.0), signals))))
@@ -378,22 +388,41 @@ impl Watches {
 
 /// Wakes who is meant, until nobody watches any more or the store is closed.
 async fn listen(watched: Weak<Mutex<Watched>>, mut signals: Signals) {
-    loop {
-        let signal = signals.next().await;
-        let Some(watched) = watched.upgrade() else { return };
-        let mut watched = watched.lock().unwrap_or_else(PoisonError::into_inner);
+    let ear = Ear(watched);
+    while let Some(signal) = signals.next().await {
         match signal {
-            Some(Signal::Ended(handle)) => {
-                watched.by_handle.get(&handle).into_iter().flatten().for_each(|wake| wake.notify_one());
-            }
-            // Each asks, and then as often as it now has to.
-            Some(Signal::Unsure | Signal::Deaf) | None => {
-                watched.told = signal == Some(Signal::Unsure);
-                watched.by_handle.values().flatten().for_each(|wake| wake.notify_one());
-            }
+            Signal::Ended(handle) => ear.wake(handle),
+            Signal::Unsure => ear.wake_all(true),
+            Signal::Deaf => ear.wake_all(false),
         }
-        if signal.is_none() {
-            return;
+    }
+}
+
+/// Whoever watches is woken when nobody listens any more, however that came: also with a runtime that ended.
+struct Ear(Weak<Mutex<Watched>>);
+
+impl Ear {
+    fn wake(&self, handle: Handle) {
+        self.with(|watched| watched.by_handle.get(&handle).into_iter().flatten().for_each(|wake| wake.notify_one()));
+    }
+
+    /// Each asks, and then as often as it has to from now on.
+    fn wake_all(&self, told: bool) {
+        self.with(|watched| {
+            watched.told = told;
+            watched.by_handle.values().flatten().for_each(|wake| wake.notify_one());
+        });
+    }
+
+    fn with(&self, act: impl FnOnce(&mut Watched)) {
+        if let Some(watched) = self.0.upgrade() {
+            act(&mut watched.lock().unwrap_or_else(PoisonError::into_inner));
         }
+    }
+}
+
+impl Drop for Ear {
+    fn drop(&mut self) {
+        self.wake_all(false);
     }
 }
