@@ -75,6 +75,7 @@ fn every_public_check_is_in_the_list() {
         include_str!("../../src/store/renewing.rs"),
         include_str!("../../src/store/revoking.rs"),
         include_str!("../../src/store/scanning.rs"),
+        include_str!("../../src/store/signalling.rs"),
         include_str!("../../src/store/sweeping.rs"),
         include_str!("../../src/store/touching.rs"),
         include_str!("../../src/store/updating.rs"),
