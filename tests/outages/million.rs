@@ -151,7 +151,7 @@ mod mariadb {
     use super::*;
     use crate::servers::mariadb;
 
-    const ROWS: u64 = 200_000;
+    const ROWS: u64 = 50_000;
 
     fn insert(server: &MariaDb) {
         let record = record();
@@ -175,7 +175,7 @@ mod mariadb {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn two_hundred_thousand_expired_rows_go_and_no_live_one_does() {
+    async fn fifty_thousand_expired_rows_go_and_no_live_one_does() {
         let server = blocking(|| MariaDb::start().unwrap());
         let stores = two(async || mariadb(&server.url(), "").await).await;
         blocking(|| insert(&server));
