@@ -9,7 +9,8 @@ use std::time::SystemTime;
 
 use cloakroom_core::{
     Create, EndReason, Ended, Handle, Listing, Load, MemoryStore, Page, Principal, Probe, Record, Renew, Renewal,
-    Revision, SessionId, SessionLimit, SessionStore, Signals, StoreError, StoreErrorKind, Stored, Touch, Update, Verb,
+    Revision, SessionId, SessionLimit, SessionStore, Signals, StoreError, StoreErrorKind, Stored, Swept, Touch, Update,
+    Verb,
 };
 
 /// What is broken.
@@ -188,7 +189,7 @@ impl SessionStore for Broken {
         self.inner.revoke_all(principal, except).await
     }
 
-    async fn sweep(&self, limit: u32) -> Result<u64, StoreError> {
+    async fn sweep(&self, limit: u32) -> Result<Swept, StoreError> {
         self.inner.sweep(limit).await
     }
 

@@ -109,7 +109,7 @@ mod postgres {
         }
         let log_before = server.process().log().len();
         let store = postgres(&server.url(), "").await;
-        assert!(store.sweep(Sweeper::BATCH).await.unwrap() > 0);
+        assert!(store.sweep(Sweeper::BATCH).await.unwrap().removed > 0);
         store.close().await;
         blocking(|| server.sql("ALTER DATABASE cloakroom RESET ALL").unwrap());
         let log = server.process().log()[log_before..].to_owned();
@@ -185,12 +185,12 @@ mod mariadb {
             rows.split_whitespace().last().unwrap().parse::<u64>().unwrap()
         };
         let before = handlers();
-        assert!(stores[0].sweep(Sweeper::BATCH).await.unwrap() > 0);
+        assert!(stores[0].sweep(Sweeper::BATCH).await.unwrap().removed > 0);
         let read_in_order = handlers() - before;
         assert!(read_in_order < ROWS / 10, "one batch of the sweep reads {read_in_order} rows without an index");
 
         let (now, kept) = (ago(Duration::ZERO), ago(24 * HOUR));
-        let report = sweep_beside_live_traffic("MariaDB, 200,000 rows", stores).await;
+        let report = sweep_beside_live_traffic("MariaDB, fifty thousand rows", stores).await;
         report.assert_flawless();
         assert_eq!(report.errors(), 0);
         let left = format!("(ended_at IS NULL AND sweep_at < {now}) OR ended_at < {kept}");

@@ -64,7 +64,7 @@ pub use session::{Flash, Key, ReadSession, Session, SessionKey, State, Transacti
 pub use signals::{Signal, Signaller, Signals};
 pub use store::{
     Create, Durability, EndReason, Ended, Excess, Listing, Load, Page, PageCursor, Probe, Renew, Renewal, Revision,
-    SessionLimit, SessionStore, Stored, Summary, Touch, Update, Verb,
+    SessionLimit, SessionStore, Stored, Summary, Swept, Touch, Update, Verb,
 };
 pub use sweeper::Sweeper;
 pub use token::{OsRandom, Random, RandomError, Rejection, Token};

@@ -21,7 +21,7 @@ use crate::record::Record;
 use crate::signals::{Signal, Signaller, Signals};
 use crate::store::{
     Create, Durability, EndReason, Ended, Excess, Listing, Load, Page, PageCursor, Probe, Renew, Renewal, Revision,
-    SessionLimit, SessionStore, Stored, Summary, Touch, Update, Verb,
+    SessionLimit, SessionStore, Stored, Summary, Swept, Touch, Update, Verb,
 };
 
 const SHARDS: usize = 64;
@@ -497,7 +497,7 @@ impl SessionStore for MemoryStore {
         Ok(self.end_sessions(principal, |cursor| Some(cursor.handle) != except))
     }
 
-    async fn sweep(&self, limit: u32) -> Result<u64, StoreError> {
+    async fn sweep(&self, limit: u32) -> Result<Swept, StoreError> {
         let now = self.now();
         let kept_since = now.saturating_sub(millis(self.tombstones));
         let mut gone = 0;
@@ -539,7 +539,7 @@ impl SessionStore for MemoryStore {
             }
             self.next_swept.store(at + 1, Ordering::Relaxed);
         }
-        Ok(gone)
+        Ok(Swept { removed: gone, more: gone >= u64::from(limit) })
     }
 
     async fn scan(&self, after: Option<SessionId>, limit: u32) -> Result<Vec<(SessionId, Stored)>, StoreError> {

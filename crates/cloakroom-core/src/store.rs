@@ -92,10 +92,13 @@ pub trait SessionStore: fmt::Debug + fmt::Display + Send + Sync + 'static {
     /// renewed or updated at that moment included. A sign-in that starts later is not affected.
     async fn revoke_all(&self, principal: &Principal, except: Option<Handle>) -> Result<u64, StoreError>;
 
-    /// Removes up to `limit` expired records and outdated tombstones. Returns how many went.
+    /// Removes up to `limit` expired records and outdated tombstones. Says how many went, and whether
+    /// it is to be called again: only a call that met its limit may leave something behind, but for
+    /// what others have locked.
     ///
     /// Never removes a live record. Several sweepers at once block neither each other nor live traffic.
-    async fn sweep(&self, limit: u32) -> Result<u64, StoreError>;
+    /// One call does a bounded amount of work, whatever there is.
+    async fn sweep(&self, limit: u32) -> Result<Swept, StoreError>;
 
     /// Up to `limit` live records after the cursor, for migration and statistics.
     ///
@@ -382,6 +385,16 @@ pub struct Ended {
     pub reason: EndReason,
     /// When, by the store's clock.
     pub at: SystemTime,
+}
+
+/// What one call of `sweep` did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// How many records and tombstones went.
+    pub removed: u64,
+    /// Whether the call ended at its limit, be it by looking at records that turned out to be live:
+    /// there may be more.
+    pub more: bool,
 }
 
 /// Which part of a list is wanted.

@@ -13,8 +13,8 @@ use crate::token::{OsRandom, Random};
 
 /// Sweeps a store at an interval for as long as this exists, whatever the store does.
 ///
-/// * Removes in batches of 1000, one straight after the other until one comes back short, and lets
-///   live traffic go first between two.
+/// * Works in batches of [`BATCH`](Self::BATCH) until nothing is left, and rests
+///   [`REST`](Self::REST) times as long as each took: live traffic goes first, however slow the store.
 /// * A failure is an event and no end: the next attempt comes after a pause that doubles with each
 ///   failure, from a second to five minutes, and is up to half as long again by chance, lest all
 ///   processes come back to a store at the same moment. The first success goes back to the interval.
@@ -37,8 +37,10 @@ use crate::token::{OsRandom, Random};
 pub struct Sweeper(JoinHandle<()>);
 
 impl Sweeper {
-    /// The most rows of one batch.
+    /// The most records of one batch.
     pub const BATCH: u32 = 100;
+    /// How many times as long as a batch took the sweeper rests before the next.
+    pub const REST: u32 = 3;
     /// The pause after the first failure, before chance lengthens it.
     pub const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
     /// The longest pause after failures, before chance lengthens it.
@@ -94,14 +96,14 @@ async fn sweep(store: &dyn SessionStore) -> Result<u64, StoreError> {
     let mut removed = 0;
     loop {
         let begun = Instant::now();
-        let batch = store.sweep(Sweeper::BATCH).await?;
-        removed += batch;
-        if batch < u64::from(Sweeper::BATCH) {
+        let swept = store.sweep(Sweeper::BATCH).await?;
+        removed += swept.removed;
+        if !swept.more {
             return Ok(removed);
         }
-        // Live traffic first: three quarters of the time are theirs, however slow the store.
+        // A store in memory takes no time by some clocks.
         tokio::task::yield_now().await;
-        tokio::time::sleep(3 * begun.elapsed()).await;
+        tokio::time::sleep(Sweeper::REST * begun.elapsed()).await;
     }
 }
 

@@ -15,7 +15,7 @@ use cloakroom_core::clock::unix_millis;
 use cloakroom_core::{
     Clock, Create, EndReason, Ended, Excess, Handle, Listing, Load, Page, Principal, Probe, Record, Renew, Renewal,
     Revision, SessionId, SessionLimit, SessionStore, Signaller, Signals, StoreError, StoreErrorKind, Stored, Summary,
-    Touch, Update, Verb,
+    Swept, Touch, Update, Verb,
 };
 use redis::{Pipeline, Value};
 
@@ -593,8 +593,8 @@ impl SessionStore for RedisStore {
     }
 
     /// The server removes by itself what is over.
-    async fn sweep(&self, _limit: u32) -> Result<u64, StoreError> {
-        Ok(0)
+    async fn sweep(&self, _limit: u32) -> Result<Swept, StoreError> {
+        Ok(Swept::default())
     }
 
     async fn scan(&self, after: Option<SessionId>, limit: u32) -> Result<Vec<(SessionId, Stored)>, StoreError> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cloakroom_core::{
     Clock as _, Create, EndReason, Excess, Handle, Load, Page, Principal, Record, Renew, Renewal, Revision, SessionId,
-    SessionLimit, SessionStore as _, StoreError, StoreErrorKind, Stored, Touch, Update, Value, WriteOutcome,
+    SessionLimit, SessionStore as _, StoreError, StoreErrorKind, Stored, Swept, Touch, Update, Value, WriteOutcome,
 };
 use cloakroom_redis::{RedisOptions, RedisStore};
 use cloakroom_services::Redis;
@@ -141,7 +141,7 @@ async fn every_verb(place: &Place) {
     assert_eq!(store.list(&alice, Page::FIRST).await.unwrap().sessions.len(), 1);
     assert_eq!(store.scan(None, 10).await.unwrap().len(), 1);
     assert_eq!(store.explain(handle(3)).await.unwrap().unwrap().reason, EndReason::Revoked);
-    assert_eq!(store.sweep(10).await.unwrap(), 0);
+    assert_eq!(store.sweep(10).await.unwrap(), Swept::default());
     assert!(store.probe().await.unwrap().server.contains("Redis"));
 }
 

@@ -635,31 +635,46 @@ pub(crate) mod postgres {
         FROM cloakroom_sessions s WHERE s.handle = $1 AND s.ended_reason IS DISTINCT FROM 3 \
         ORDER BY s.ended_at IS NULL DESC, s.ended_at DESC LIMIT 1";
 
-    /// Removes outdated tombstones; of what is due, what is over becomes a tombstone and the rest is
-    /// due again at its deadline. What somebody else has locked is left for later. Returns how many
-    /// went and how many were looked at. Parameters: how long tombstones are kept, limit, now or NULL.
+    /// Removes outdated tombstones; of what is due, what is over becomes a tombstone, or goes where
+    /// nobody would be told any more, and the rest is due again at its deadline. What somebody else has
+    /// locked is left for later.
+    ///
+    /// Both indexes are read from where the last batch ended: what is before it is gone, but remains in
+    /// the index until it is vacuumed, and each batch would go past all that went before.
+    ///
+    /// Returns how many went, how many were looked at, and where this batch ended in either index, or
+    /// NULL. Parameters: how long tombstones are kept, limit, the first time in the index of what ended
+    /// and in that of what is due, now or NULL.
     pub(crate) const SWEEP: &str = "WITH moment AS MATERIALIZED ( \
-            SELECT cloakroom_now($3) AS now \
+            SELECT m.now, m.now - $1 AS kept_since FROM (SELECT cloakroom_now($5) AS now OFFSET 0) m \
         ), outdated AS ( \
             DELETE FROM cloakroom_sessions s WHERE s.id = ANY(ARRAY( \
-                SELECT o.id FROM cloakroom_sessions o WHERE o.ended_at < (SELECT m.now - $1 FROM moment m) \
+                SELECT o.id FROM cloakroom_sessions o \
+                WHERE o.ended_at >= $3 AND o.ended_at < (SELECT m.kept_since FROM moment m) \
                 ORDER BY o.ended_at LIMIT $2 FOR UPDATE SKIP LOCKED)) \
+            RETURNING s.ended_at \
+        ), due AS MATERIALIZED ( \
+            SELECT d.id, d.sweep_at, d.idle_deadline FROM cloakroom_sessions d \
+            WHERE d.ended_at IS NULL AND d.sweep_at >= $4 AND d.sweep_at <= (SELECT m.now FROM moment m) \
+            ORDER BY d.sweep_at LIMIT (SELECT $2 - count(*) FROM outdated) FOR NO KEY UPDATE SKIP LOCKED \
+        ), forgotten AS ( \
+            DELETE FROM cloakroom_sessions s WHERE s.id = ANY(ARRAY( \
+                SELECT d.id FROM due d WHERE d.idle_deadline < (SELECT m.kept_since FROM moment m))) \
             RETURNING s.id \
-        ), due AS ( \
+        ), kept AS ( \
             UPDATE cloakroom_sessions s SET sweep_at = s.idle_deadline, \
                 ended_reason = CASE WHEN s.idle_deadline <= m.now THEN 4 END, \
                 ended_at = CASE WHEN s.idle_deadline <= m.now THEN s.idle_deadline END, \
                 principal = CASE WHEN s.idle_deadline > m.now THEN s.principal END, \
                 record = CASE WHEN s.idle_deadline > m.now THEN s.record END \
             FROM moment m WHERE s.id = ANY(ARRAY( \
-                SELECT d.id FROM cloakroom_sessions d \
-                WHERE d.ended_at IS NULL AND d.sweep_at <= (SELECT m.now FROM moment m) \
-                ORDER BY d.sweep_at LIMIT (SELECT $2 - count(*) FROM outdated) FOR NO KEY UPDATE SKIP LOCKED)) \
+                SELECT d.id FROM due d WHERE d.idle_deadline >= (SELECT m.kept_since FROM moment m))) \
             RETURNING s.ended_at IS NOT NULL AS gone \
-        ), both_kinds AS ( \
-            SELECT true AS gone FROM outdated UNION ALL SELECT gone FROM due \
         ) \
-        SELECT count(*) FILTER (WHERE gone), count(*) FROM both_kinds";
+        SELECT (SELECT count(*) FROM outdated) + (SELECT count(*) FROM forgotten) \
+                + (SELECT count(*) FROM kept k WHERE k.gone), \
+            (SELECT count(*) FROM outdated) + (SELECT count(*) FROM due), \
+            (SELECT max(o.ended_at) FROM outdated o), (SELECT max(d.sweep_at) FROM due d)";
 
     /// What a probe looks at.
     pub(crate) const PROBE: &str = "SELECT current_setting('server_version'), \

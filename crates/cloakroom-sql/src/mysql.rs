@@ -18,7 +18,8 @@ use std::time::{Instant, SystemTime};
 use async_trait::async_trait;
 use cloakroom_core::{
     Clock, Create, EndReason, Ended, Handle, Listing, Load, Page, Principal, Probe, Record, Renew, Renewal, Revision,
-    SessionId, SessionLimit, SessionStore, Signals, StoreError, StoreErrorKind, Stored, Summary, Touch, Update, Verb,
+    SessionId, SessionLimit, SessionStore, Signals, StoreError, StoreErrorKind, Stored, Summary, Swept, Touch, Update,
+    Verb,
 };
 use sqlx::mysql::MySqlRow;
 use tokio::sync::{oneshot, watch};
@@ -317,18 +318,10 @@ impl SessionStore for MySqlStore {
         self.call(Op::RevokeAll { principal: principal.clone(), except }, value).await
     }
 
-    async fn sweep(&self, limit: u32) -> Result<u64, StoreError> {
-        let wanted = u64::from(limit);
-        let mut gone = 0;
-        loop {
-            let limit = u32::try_from(wanted - gone).unwrap_or(SWEPT_AT_ONCE).min(SWEPT_AT_ONCE);
-            let value = |answer| if let Answer::Sweep(value) = answer { Some(value) } else { None };
-            let swept = self.call(Op::Sweep { tombstones: self.0.tombstones, limit }, value).await?;
-            gone += swept.gone;
-            if gone >= wanted || swept.looked_at < u64::from(limit) {
-                return Ok(gone);
-            }
-        }
+    async fn sweep(&self, limit: u32) -> Result<Swept, StoreError> {
+        let limit = limit.min(SWEPT_AT_ONCE);
+        let value = |answer| if let Answer::Sweep(value) = answer { Some(value) } else { None };
+        self.call(Op::Sweep { tombstones: self.0.tombstones, limit }, value).await
     }
 
     async fn scan(&self, after: Option<SessionId>, limit: u32) -> Result<Vec<(SessionId, Stored)>, StoreError> {

@@ -8,6 +8,7 @@ mod open;
 mod options;
 mod row;
 mod statement;
+mod swept_to;
 mod tls;
 mod work;
 
@@ -19,7 +20,7 @@ use async_trait::async_trait;
 use cloakroom_core::{
     Create, Durability, EndReason, Ended, Excess, Handle, Listing, Load, Page, PageCursor, Principal, Probe, Record,
     Renew, Renewal, Revision, SessionId, SessionLimit, SessionStore, Signaller, Signals, StoreError, StoreErrorKind,
-    Stored, Summary, Touch, Update, Verb,
+    Stored, Summary, Swept, Touch, Update, Verb,
 };
 use tokio::sync::{oneshot, watch};
 use tokio_postgres::Row as DriverRow;
@@ -30,6 +31,7 @@ use self::fault::Fault;
 use self::lane::{Lane, Watchdog};
 use self::row::{Seen, seen, seen_from};
 use self::statement::Statement;
+use self::swept_to::{Place, SweptTo};
 use self::work::{Answer, Call, Job, Updated};
 use crate::migrations::{self, Migration};
 use crate::open_error::ServerOpenError;
@@ -74,6 +76,7 @@ struct Inner {
     prefix: TablePrefix,
     signaller: Signaller,
     tombstones: Duration,
+    swept_to: SweptTo,
     reads: Arc<Queue<Job>>,
     writes: Arc<Queue<Job>>,
     /// Touches that need not be answered.
@@ -171,7 +174,19 @@ impl PostgresStore {
         });
         let (server, tombstones) = (Arc::clone(&connector.server), options.tombstones);
         let (connector, prefix, signaller) = (Arc::clone(connector), options.prefix.clone(), Signaller::new());
-        Self(Arc::new(Inner { server, connector, prefix, signaller, tombstones, reads, writes, touches, ended }))
+        let swept_to = SweptTo::default();
+        Self(Arc::new(Inner {
+            server,
+            connector,
+            prefix,
+            signaller,
+            tombstones,
+            swept_to,
+            reads,
+            writes,
+            touches,
+            ended,
+        }))
     }
 
     /// Queues a job and waits for what comes of it.
@@ -438,20 +453,24 @@ impl SessionStore for PostgresStore {
         Ok(u64::try_from(self.get::<i64>(Verb::RevokeAll, &answer, 0)?).unwrap_or(0))
     }
 
-    async fn sweep(&self, limit: u32) -> Result<u64, StoreError> {
+    async fn sweep(&self, limit: u32) -> Result<Swept, StoreError> {
         let kept = i64::try_from(self.0.tombstones.as_millis()).unwrap_or(i64::MAX / 2);
-        let wanted = u64::from(limit);
-        let mut gone = 0;
-        loop {
-            let limit = u32::try_from(wanted - gone).unwrap_or(SWEPT_AT_ONCE).min(SWEPT_AT_ONCE);
-            let parameters: Vec<Box<dyn ToSql + Sync + Send>> = vec![Box::new(kept), Box::new(i64::from(limit))];
-            let answer = self.call_one(Verb::Sweep, Statement::Sweep, parameters).await?;
-            let number = |place| self.get::<i64>(Verb::Sweep, &answer, place).map(|n| u64::try_from(n).unwrap_or(0));
-            gone += number(0)?;
-            if gone >= wanted || number(1)? < u64::from(limit) {
-                return Ok(gone);
-            }
-        }
+        let limit = limit.min(SWEPT_AT_ONCE);
+        let from = self.0.swept_to.get();
+        let parameters: Vec<Box<dyn ToSql + Sync + Send>> =
+            vec![Box::new(kept), Box::new(i64::from(limit)), Box::new(from.ended), Box::new(from.due)];
+        let answer = self.call_one(Verb::Sweep, Statement::Sweep, parameters).await?;
+        let number = |place| self.get::<i64>(Verb::Sweep, &answer, place).map(|n| u64::try_from(n).unwrap_or(0));
+        let reached = |place| self.get::<Option<i64>>(Verb::Sweep, &answer, place);
+        let (removed, looked_at) = (number(0)?, number(1)?);
+        let met_its_limit = looked_at >= u64::from(limit);
+        self.0.swept_to.set(if met_its_limit {
+            Place { ended: reached(2)?.unwrap_or(from.ended), due: reached(3)?.unwrap_or(from.due) }
+        } else {
+            Place::START
+        });
+        // What others had locked, or what was not yet there, may be before the place.
+        Ok(Swept { removed, more: met_its_limit || from != Place::START })
     }
 
     async fn scan(&self, after: Option<SessionId>, limit: u32) -> Result<Vec<(SessionId, Stored)>, StoreError> {

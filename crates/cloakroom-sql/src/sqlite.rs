@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use cloakroom_core::{
     Clock, Create, Durability, EndReason, Ended, Handle, Listing, Load, Page, PageCursor, Principal, Probe, Record,
     Renew, Renewal, Revision, SessionId, SessionLimit, SessionStore, Signals, StoreError, StoreErrorKind, Stored,
-    Summary, Touch, Update, Verb,
+    Summary, Swept, Touch, Update, Verb,
 };
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
@@ -280,18 +280,10 @@ impl SessionStore for SqliteStore {
         self.write(Op::RevokeAll { principal: principal.clone(), except }, value).await
     }
 
-    async fn sweep(&self, limit: u32) -> Result<u64, StoreError> {
-        let wanted = u64::from(limit);
-        let mut gone = 0;
-        loop {
-            let limit = u32::try_from(wanted - gone).unwrap_or(SWEPT_AT_ONCE).min(SWEPT_AT_ONCE);
-            let value = |answer| if let Answer::Sweep(value) = answer { Some(value) } else { None };
-            let swept = self.write(Op::Sweep { limit }, value).await?;
-            gone += swept.gone;
-            if gone >= wanted || swept.looked_at < u64::from(limit) {
-                return Ok(gone);
-            }
-        }
+    async fn sweep(&self, limit: u32) -> Result<Swept, StoreError> {
+        let limit = limit.min(SWEPT_AT_ONCE);
+        let value = |answer| if let Answer::Sweep(value) = answer { Some(value) } else { None };
+        self.write(Op::Sweep { limit }, value).await
     }
 
     async fn scan(&self, after: Option<SessionId>, limit: u32) -> Result<Vec<(SessionId, Stored)>, StoreError> {

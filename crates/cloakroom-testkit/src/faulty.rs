@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use cloakroom_core::{
     Create, EndReason, Ended, Handle, Listing, Load, Page, Principal, Probe, Record, Renew, Renewal, Revision,
-    SessionId, SessionLimit, SessionStore, Signals, StoreError, StoreErrorKind, Stored, Touch, Update, Verb,
+    SessionId, SessionLimit, SessionStore, Signals, StoreError, StoreErrorKind, Stored, Swept, Touch, Update, Verb,
 };
 use tokio::sync::watch;
 
@@ -278,7 +278,7 @@ impl SessionStore for FaultyStore {
         self.pass(Verb::RevokeAll, &[], self.inner.revoke_all(principal, except)).await
     }
 
-    async fn sweep(&self, limit: u32) -> Result<u64, StoreError> {
+    async fn sweep(&self, limit: u32) -> Result<Swept, StoreError> {
         self.pass(Verb::Sweep, &[], self.inner.sweep(limit)).await
     }
 

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use cloakroom_core::{
     Create, EndReason, Ended, Handle, Listing, Load, Page, Principal, Probe, Record, Renew, Renewal, Revision,
-    SessionId, SessionLimit, SessionStore, Signals, StoreError, Stored, Touch, Update,
+    SessionId, SessionLimit, SessionStore, Signals, StoreError, Stored, Swept, Touch, Update,
 };
 use tokio::runtime::Runtime;
 
@@ -109,7 +109,7 @@ impl SessionStore for Yielding {
         self.pass(self.inner.revoke_all(principal, except)).await
     }
 
-    async fn sweep(&self, limit: u32) -> Result<u64, StoreError> {
+    async fn sweep(&self, limit: u32) -> Result<Swept, StoreError> {
         self.pass(self.inner.sweep(limit)).await
     }
 

@@ -14,7 +14,7 @@ use crate::record::Record;
 use crate::revocation::{Known, Revocations, both};
 use crate::store::{
     Create, Durability, EndReason, Ended, Listing, Load, Page, Probe, Renew, Renewal, Revision, SessionLimit,
-    SessionStore, Stored, Summary, Touch, Update, Verb,
+    SessionStore, Stored, Summary, Swept, Touch, Update, Verb,
 };
 
 /// Keeps the ends of sessions where they cannot be lost, for a store that may lose what it
@@ -463,13 +463,14 @@ impl SessionStore for Epoch {
         self.inner.revoke_all(principal, except).await.map_err(|error| ended_all_the_same(Verb::RevokeAll, error))
     }
 
-    async fn sweep(&self, limit: u32) -> Result<u64, StoreError> {
-        let gone = self.inner.sweep(limit).await?;
-        let left = limit.saturating_sub(u32::try_from(gone).unwrap_or(limit));
-        if left == 0 {
-            return Ok(gone);
+    async fn sweep(&self, limit: u32) -> Result<Swept, StoreError> {
+        let swept = self.inner.sweep(limit).await?;
+        if swept.more {
+            return Ok(swept);
         }
-        Ok(gone + self.ledger.store().sweep(left).await?)
+        let left = limit.saturating_sub(u32::try_from(swept.removed).unwrap_or(limit));
+        let of_ledger = self.ledger.store().sweep(left).await?;
+        Ok(Swept { removed: swept.removed + of_ledger.removed, more: of_ledger.more })
     }
 
     async fn scan(&self, after: Option<SessionId>, limit: u32) -> Result<Vec<(SessionId, Stored)>, StoreError> {

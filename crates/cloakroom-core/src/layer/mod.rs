@@ -75,7 +75,7 @@ macro_rules! forward_every_verb {
             list(principal: &crate::Principal, page: crate::Page) -> crate::Listing = List;
             revoke(principal: &crate::Principal, handle: crate::Handle) -> bool = Revoke;
             revoke_all(principal: &crate::Principal, except: Option<crate::Handle>) -> u64 = RevokeAll;
-            sweep(limit: u32) -> u64 = Sweep;
+            sweep(limit: u32) -> crate::Swept = Sweep;
             scan(after: Option<crate::SessionId>, limit: u32) -> Vec<(crate::SessionId, crate::Stored)> = Scan;
             explain(handle: crate::Handle) -> Option<crate::Ended> = Explain;
             probe() -> crate::Probe = Probe;

@@ -4,7 +4,7 @@
 
 use cloakroom_core::{
     Create, EndReason, Excess, Handle, PageCursor, Principal, Record, Renew, Revision, SessionId, SessionLimit,
-    StoreError, StoreErrorKind, Touch, Update, Verb,
+    StoreError, StoreErrorKind, Swept, Touch, Update, Verb,
 };
 use sqlx::mysql::MySqlRow;
 use sqlx::{SqlStr, query};
@@ -85,14 +85,6 @@ pub(crate) enum Answer {
     RevokeAll(u64),
     Sweep(Swept),
     Rows(Vec<MySqlRow>),
-}
-
-/// What a sweep did of its limit.
-#[derive(Debug)]
-pub(crate) struct Swept {
-    pub(crate) gone: u64,
-    /// Those that are live after all included: a touch does not say when it moves a deadline.
-    pub(crate) looked_at: u64,
 }
 
 /// The driver's failure, or the store's refusal, or the answer.
@@ -200,7 +192,8 @@ impl Desk<'_> {
             Op::Sweep { tombstones, limit } => {
                 let query = self.call(sweep).bind(*tombstones).bind(*limit);
                 let row = self.line.call(query).await?;
-                Ok(Answer::Sweep(Swept { gone: number(&row, FIRST)?, looked_at: number(&row, FIRST + 1)? }))
+                let (removed, looked_at): (u64, u64) = (number(&row, FIRST)?, number(&row, FIRST + 1)?);
+                Ok(Answer::Sweep(Swept { removed, more: looked_at >= u64::from(*limit) }))
             }
             Op::List { principal, after, limit } => {
                 let number = self.line.number();

@@ -115,7 +115,7 @@ impl Statement {
         const LIST: &[Type] = &[TEXT, NUMBER, BYTES, NUMBER, NUMBER];
         const SCAN: &[Type] = &[BYTES, NUMBER, NUMBER];
         const EXPLAIN: &[Type] = &[BYTES, NUMBER];
-        const SWEEP: &[Type] = &[NUMBER, NUMBER, NUMBER];
+        const SWEEP: &[Type] = &[NUMBER, NUMBER, NUMBER, NUMBER, NUMBER];
         match self {
             Self::Load => LOAD,
             Self::LoadMany => LOAD_MANY,

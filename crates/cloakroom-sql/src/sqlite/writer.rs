@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use cloakroom_core::{
     Clock, Create, EndReason, Excess, Handle, Principal, Renew, Revision, SessionId, SessionLimit, StoreError,
-    StoreErrorKind, Touch, Update, Verb,
+    StoreErrorKind, Swept, Touch, Update, Verb,
 };
 use futures_util::TryStreamExt;
 use sqlx::query::Query;
@@ -60,14 +60,6 @@ pub(crate) enum Answer {
     Sweep(Swept),
     /// The connection's `synchronous`.
     Probe(i64),
-}
-
-/// What a sweep did of its limit.
-#[derive(Debug)]
-pub(crate) struct Swept {
-    pub(crate) gone: u64,
-    /// Those that are live after all included: a touch does not say when it moves a deadline.
-    pub(crate) looked_at: u64,
 }
 
 #[derive(Debug)]
@@ -458,16 +450,16 @@ impl Desk<'_> {
         let kept_since = now.saturating_sub(i64::try_from(self.tombstones.as_millis()).unwrap_or(i64::MAX));
         let query = sqlx::query(sql::SWEEP_ENDED).bind(kept_since).bind(i64::from(limit));
         let outdated = query.execute(&mut *self.connection).await?.rows_affected();
-        let mut swept = Swept { gone: outdated, looked_at: outdated };
+        let (mut removed, mut looked_at) = (outdated, outdated);
         let room = i64::from(limit).saturating_sub_unsigned(outdated);
         if room > 0 {
             let query = sqlx::query(sql::SWEEP_DUE).bind(now).bind(now).bind(now).bind(now).bind(now).bind(room);
             for row in query.fetch_all(&mut *self.connection).await? {
-                swept.looked_at += 1;
-                swept.gone += u64::from(row.try_get::<bool, _>(0)?);
+                looked_at += 1;
+                removed += u64::from(row.try_get::<bool, _>(0)?);
             }
         }
-        Ok(swept)
+        Ok(Swept { removed, more: looked_at >= u64::from(limit) })
     }
 
     /// Whether the principal may have one more session beside all but one; ends the oldest where the

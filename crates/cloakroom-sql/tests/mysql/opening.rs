@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use cloakroom_core::SessionStore;
+use cloakroom_core::{SessionStore, Swept};
 use cloakroom_sql::{MySqlOptions, MySqlStore, ServerOpenErrorKind};
 use sqlx::Executor as _;
 
@@ -50,7 +50,7 @@ async fn a_migration_that_was_cut_short_is_repeated() {
     admin.execute(place.sql("DROP PROCEDURE cloakroom_sweep")).await.unwrap();
     admin.execute(place.sql("DELETE FROM cloakroom_locks WHERE stripe > 7")).await.unwrap();
     let store = place.options().open().await.unwrap();
-    assert_eq!(store.sweep(10).await.unwrap(), 0);
+    assert_eq!(store.sweep(10).await.unwrap(), Swept::default());
 }
 
 #[tokio::test]

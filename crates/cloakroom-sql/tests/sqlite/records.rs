@@ -68,7 +68,7 @@ async fn a_tombstone_keeps_neither_record_nor_owner() {
     assert!(store.revoke(&alice(), handle(2)).await.unwrap());
     assert_eq!(store.revoke_all(&alice(), Some(handle(4))).await.unwrap(), 1);
     place.clock.advance(Duration::from_secs(60));
-    assert_eq!(store.sweep(10).await.unwrap(), 1);
+    assert_eq!(store.sweep(10).await.unwrap().removed, 1);
     let left = "SELECT count(*) FROM cloakroom_sessions WHERE record IS NOT NULL OR principal IS NOT NULL";
     assert_eq!(number(&mut place.sqlite().await, left).await, 0);
     for (n, reason) in

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use cloakroom_core::{
     Create, EndReason, Ended, Excess, Handle, Listing, Load, Page, Principal, Probe, Record, Renew, Renewal, Revision,
-    SessionId, SessionLimit, SessionStore, StoreError, Stored, Summary, Touch, Update, Value,
+    SessionId, SessionLimit, SessionStore, StoreError, Stored, Summary, Swept, Touch, Update, Value,
 };
 
 use super::Fixture;
@@ -193,23 +193,24 @@ impl Client {
         answer(self.0.revoke_all(principal, except).await)
     }
 
-    pub(super) async fn sweep(&self, limit: u32) -> u64 {
-        answer(self.0.sweep(limit).await)
+    pub(super) async fn sweep(&self, limit: u32) -> Swept {
+        let swept = answer(self.0.sweep(limit).await);
+        let removed = swept.removed;
+        assert!(removed <= u64::from(limit), "sweep: removed {removed} in a call that was limited to {limit}");
+        swept
     }
 
     /// Sweeps until nothing is left to go.
     pub(super) async fn sweep_out(&self, limit: u32) -> u64 {
         let mut gone = 0;
         for _ in 0..100_000 {
-            match self.sweep(limit).await {
-                0 => return gone,
-                some => {
-                    assert!(some <= u64::from(limit), "sweep: removed {some} in a call that was limited to {limit}");
-                    gone += some;
-                }
+            let swept = self.sweep(limit).await;
+            gone += swept.removed;
+            if !swept.more {
+                return gone;
             }
         }
-        panic!("sweep: still finds something to remove after 100,000 calls without new sessions");
+        panic!("sweep: still says that there is more after 100,000 calls without new sessions");
     }
 
     pub(super) async fn scan(&self, after: Option<SessionId>, limit: u32) -> Vec<(SessionId, Stored)> {

@@ -53,7 +53,7 @@ const fn caught_by(defect: Defect) -> &'static [&'static str] {
             &["limit_is_not_exceeded_by_parallel_sign_ins", "limit_is_not_exceeded_by_parallel_evictions"]
         }
         Defect::SweepGoesByTheFirstDeadline => &["sweep_never_removes_a_live_session"],
-        Defect::SweepWithoutLimit => &["sweep_removes_what_expired_within_its_limit"],
+        Defect::SweepWithoutLimit | Defect::SweepIsDoneAtItsLimit => &["sweep_removes_what_expired_within_its_limit"],
         Defect::SweepForgetsEndings => &["sweep_keeps_tombstones_that_are_still_needed"],
         Defect::CreateOverwrites => {
             &["create_never_overwrites_a_live_session", "create_has_one_winner_among_parallel_calls_for_one_id"]

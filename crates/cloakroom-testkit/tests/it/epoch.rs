@@ -15,7 +15,7 @@ use cloakroom_core::layer::{EpochLayer, StoreExt as _};
 use cloakroom_core::{
     Create, Durability, EndReason, Ended, Excess, Handle, Listing, Load, MemoryStore, Page, Principal, Probe, Record,
     Renew, Renewal, Revision, SessionId, SessionLimit, SessionStore, Signals, StoreError, StoreErrorKind, Stored,
-    Touch, Update, Verb, WriteOutcome,
+    Swept, Touch, Update, Verb, WriteOutcome,
 };
 use cloakroom_testkit::store::Fixture;
 use cloakroom_testkit::{Fault, FaultyStore, ManualClock, store_suite};
@@ -167,7 +167,7 @@ impl SessionStore for Replicated {
         .await
     }
 
-    async fn sweep(&self, limit: u32) -> Result<u64, StoreError> {
+    async fn sweep(&self, limit: u32) -> Result<Swept, StoreError> {
         self.write(move |store| Box::pin(async move { store.sweep(limit).await })).await
     }
 
@@ -568,8 +568,8 @@ async fn sweeping_sweeps_the_ledger_too() {
     let session = stage.file(1, None).await;
     stage.store.delete(&session.id, EndReason::Destroyed).await.unwrap();
     stage.clock.advance(40 * HOUR);
-    while stage.store.sweep(10).await.unwrap() > 0 {}
+    while stage.store.sweep(10).await.unwrap().more {}
     stage.clock.advance(40 * HOUR);
-    while stage.store.sweep(10).await.unwrap() > 0 {}
+    while stage.store.sweep(10).await.unwrap().more {}
     assert_eq!(stage.ledger.probe().await.unwrap().server, "memory (0 entries)");
 }

@@ -11,7 +11,7 @@ use cloakroom_core::clock::{from_unix_millis, unix_millis};
 use cloakroom_core::{
     Clock, Create, Durability, EndReason, Ended, Excess, Handle, Listing, Load, Page, Principal, Probe, Record, Renew,
     Renewal, Revision, SessionId, SessionLimit, SessionStore, Signals, StoreError, StoreErrorKind, Stored, Summary,
-    Touch, Update, Verb,
+    Swept, Touch, Update, Verb,
 };
 use cloakroom_testkit::{ManualClock, store::Fixture};
 
@@ -70,6 +70,8 @@ pub(crate) enum Defect {
     SweepGoesByTheFirstDeadline,
     /// Removes everything that it finds, however much was asked for.
     SweepWithoutLimit,
+    /// Says that there is no more when it met its limit.
+    SweepIsDoneAtItsLimit,
     /// Tombstones go with the first sweep.
     SweepForgetsEndings,
     /// INSERT OR REPLACE.
@@ -89,7 +91,7 @@ pub(crate) enum Defect {
 }
 
 impl Defect {
-    pub(crate) const ALL: [Self; 34] = [
+    pub(crate) const ALL: [Self; 35] = [
         Self::UpdateCreates,
         Self::UpdateIgnoresTheRevision,
         Self::UpdateInSteps,
@@ -116,6 +118,7 @@ impl Defect {
         Self::LimitInSteps,
         Self::SweepGoesByTheFirstDeadline,
         Self::SweepWithoutLimit,
+        Self::SweepIsDoneAtItsLimit,
         Self::SweepForgetsEndings,
         Self::CreateOverwrites,
         Self::CreateReusesIds,
@@ -532,7 +535,7 @@ impl SessionStore for NaiveStore {
         Ok(self.end_owned(principal, |row| Some(row.stored.record.handle()) != except))
     }
 
-    async fn sweep(&self, limit: u32) -> Result<u64, StoreError> {
+    async fn sweep(&self, limit: u32) -> Result<Swept, StoreError> {
         let now = self.clock.now();
         let mut rows = self.rows();
         let mut gone = 0;
@@ -560,7 +563,8 @@ impl SessionStore for NaiveStore {
         for id in removed {
             rows.remove(&id);
         }
-        Ok(gone)
+        let more = gone >= limit && !self.has(Defect::SweepIsDoneAtItsLimit);
+        Ok(Swept { removed: gone, more })
     }
 
     async fn scan(&self, after: Option<SessionId>, limit: u32) -> Result<Vec<(SessionId, Stored)>, StoreError> {
