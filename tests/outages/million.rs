@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use cloakroom_core::{Clock as _, Event, EventSink, Handle, Record, SessionStore, Sweeper, SystemClock, Value};
 use tokio::sync::mpsc;
 
-use crate::load::{Load, Report};
+use crate::load::{Latency, Load, Report};
 use crate::servers::{blocking, two};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -41,12 +41,13 @@ impl EventSink for Swept {
     }
 }
 
-/// Runs live traffic, first alone, then beside a sweeper of each process until nothing is left.
+/// Runs live traffic, first alone, then beside a sweeper of each process until nothing is left, and
+/// alone again.
 async fn sweep_beside_live_traffic(title: &str, stores: Vec<Arc<dyn SessionStore>>) -> Report {
     let load = Load::on(stores.clone()).with_think_time(THINK).start();
     load.answers(1_000).await;
     let alone = Instant::now();
-    load.answers(6_000).await;
+    load.answers(20_000).await;
     let begun = Instant::now();
     let (sender, mut swept) = mpsc::unbounded_channel();
     let events: Arc<dyn EventSink> = Arc::new(Swept(sender));
@@ -58,14 +59,19 @@ async fn sweep_beside_live_traffic(title: &str, stores: Vec<Arc<dyn SessionStore
     }
     let ended = Instant::now();
     drop(sweepers);
+    load.answers(20_000).await;
+    let alone_again = Instant::now();
     let report = load.stop().await;
-    let (before, beside) = (report.latency(alone, begun, |_| true), report.latency(begun, ended, |_| true));
-    let ratio = beside.p99.as_secs_f64() / before.p99.as_secs_f64();
+    let [before, beside, after] =
+        [(alone, begun), (begun, ended), (ended, alone_again)].map(|(from, to)| report.latency(from, to, |_| true));
+    let ratio = |alone: &Latency| beside.p99.as_secs_f64() / alone.p99.as_secs_f64();
     eprintln!(
-        "{}  swept {removed} rows in {:.1?}\n  live, alone:  {before:.2?}\n  live, beside: {beside:.2?}\n  \
-         p99 beside : alone = {ratio:.2}\n",
+        "{}  swept {removed} rows in {:.1?}\n  live, before: {before:.2?}\n  live, beside: {beside:.2?}\n  \
+         live, after:  {after:.2?}\n  p99 beside : before = {:.2}, beside : after = {:.2}\n",
         report.text(title),
         ended - begun,
+        ratio(&before),
+        ratio(&after),
     );
     assert!(beside.calls > 0, "there was no live traffic during the sweep");
     report
@@ -95,6 +101,9 @@ mod postgres {
                 ))
                 .unwrap();
         }
+        // They came over days: the server is not still busy with them.
+        server.sql("VACUUM ANALYZE cloakroom_sessions").unwrap();
+        server.sql("CHECKPOINT").unwrap();
     }
 
     fn count(server: &Postgres, which: &str) -> u64 {

@@ -640,7 +640,9 @@ pub(crate) mod postgres {
     /// locked is left for later.
     ///
     /// Both indexes are read from where the last batch ended: what is before it is gone, but remains in
-    /// the index until it is vacuumed, and each batch would go past all that went before.
+    /// the index until it is vacuumed, and each batch would go past all that went before. A row is
+    /// addressed by its place in the table, which cannot change while it is locked; where it changed
+    /// between being seen and being locked, it is left for later.
     ///
     /// Returns how many went, how many were looked at, and where this batch ended in either index, or
     /// NULL. Parameters: how long tombstones are kept, limit, the first time in the index of what ended
@@ -648,18 +650,18 @@ pub(crate) mod postgres {
     pub(crate) const SWEEP: &str = "WITH moment AS MATERIALIZED ( \
             SELECT m.now, m.now - $1 AS kept_since FROM (SELECT cloakroom_now($5) AS now OFFSET 0) m \
         ), outdated AS ( \
-            DELETE FROM cloakroom_sessions s WHERE s.id = ANY(ARRAY( \
-                SELECT o.id FROM cloakroom_sessions o \
+            DELETE FROM cloakroom_sessions s WHERE s.ctid = ANY(ARRAY( \
+                SELECT o.ctid FROM cloakroom_sessions o \
                 WHERE o.ended_at >= $3 AND o.ended_at < (SELECT m.kept_since FROM moment m) \
                 ORDER BY o.ended_at LIMIT $2 FOR UPDATE SKIP LOCKED)) \
             RETURNING s.ended_at \
         ), due AS MATERIALIZED ( \
-            SELECT d.id, d.sweep_at, d.idle_deadline FROM cloakroom_sessions d \
+            SELECT d.ctid AS place, d.sweep_at, d.idle_deadline FROM cloakroom_sessions d \
             WHERE d.ended_at IS NULL AND d.sweep_at >= $4 AND d.sweep_at <= (SELECT m.now FROM moment m) \
             ORDER BY d.sweep_at LIMIT (SELECT $2 - count(*) FROM outdated) FOR NO KEY UPDATE SKIP LOCKED \
         ), forgotten AS ( \
-            DELETE FROM cloakroom_sessions s WHERE s.id = ANY(ARRAY( \
-                SELECT d.id FROM due d WHERE d.idle_deadline < (SELECT m.kept_since FROM moment m))) \
+            DELETE FROM cloakroom_sessions s WHERE s.ctid = ANY(ARRAY( \
+                SELECT d.place FROM due d WHERE d.idle_deadline < (SELECT m.kept_since FROM moment m))) \
             RETURNING s.id \
         ), kept AS ( \
             UPDATE cloakroom_sessions s SET sweep_at = s.idle_deadline, \
@@ -667,8 +669,8 @@ pub(crate) mod postgres {
                 ended_at = CASE WHEN s.idle_deadline <= m.now THEN s.idle_deadline END, \
                 principal = CASE WHEN s.idle_deadline > m.now THEN s.principal END, \
                 record = CASE WHEN s.idle_deadline > m.now THEN s.record END \
-            FROM moment m WHERE s.id = ANY(ARRAY( \
-                SELECT d.id FROM due d WHERE d.idle_deadline >= (SELECT m.kept_since FROM moment m))) \
+            FROM moment m WHERE s.ctid = ANY(ARRAY( \
+                SELECT d.place FROM due d WHERE d.idle_deadline >= (SELECT m.kept_since FROM moment m))) \
             RETURNING s.ended_at IS NOT NULL AS gone \
         ) \
         SELECT (SELECT count(*) FROM outdated) + (SELECT count(*) FROM forgotten) \

@@ -3,7 +3,7 @@
 //! Whoever calls the store first takes a [`Before`]: only what was acknowledged before a call began
 //! binds its answer. A **line** is one session with all the ids that its renewals gave it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -59,6 +59,9 @@ pub(crate) struct Account {
 
 struct Books {
     lines: Vec<Line>,
+    /// Those whose end nobody acknowledged. A call looks through no others, so that a long load takes
+    /// no more of the machine than a short one.
+    open: BTreeSet<LineNo>,
     by_handle: HashMap<Handle, LineNo>,
     owners: Vec<Owner>,
     /// The last number that each writer used, and those that the store said it did not write.
@@ -80,8 +83,8 @@ struct Line {
     current: usize,
     moves: Tally,
     ends: Tally,
-    /// Acknowledged.
-    ended: bool,
+    /// Acknowledged: its place among those that ended.
+    ended: Option<usize>,
     /// Seen, and acknowledged to nobody.
     gone: bool,
     revision: u64,
@@ -179,7 +182,8 @@ pub(crate) struct BeforeList {
     pub(crate) principal: Principal,
     owner: OwnerNo,
     expected: Vec<(LineNo, u64, u64)>,
-    over: HashSet<LineNo>,
+    /// How many had ended.
+    ended: usize,
 }
 
 /// A `revoke_all` that is under way.
@@ -222,6 +226,7 @@ impl Account {
         let owners = (0..owners).map(|number| Owner::new(number, 0)).collect();
         let books = Books {
             lines: Vec::new(),
+            open: BTreeSet::new(),
             by_handle: HashMap::new(),
             owners,
             tried: vec![0; writers],
@@ -295,7 +300,7 @@ impl Account {
             current: 0,
             moves: Tally::default(),
             ends: Tally::default(),
-            ended: false,
+            ended: None,
             gone: false,
             revision: 0,
             acked: vec![0; self.writers],
@@ -303,6 +308,7 @@ impl Account {
             written: HashMap::new(),
             broken: false,
         });
+        books.open.insert(line);
         books.by_handle.insert(handle, line);
         if let Some(owner) = owner {
             books.threaten(line, owner);
@@ -355,7 +361,7 @@ impl Account {
     pub(crate) fn fate(&self, line: LineNo) -> Fate {
         let books = self.books();
         let line = &books.lines[line];
-        if line.ended || line.gone || line.broken || line.born == Born::No {
+        if line.ended.is_some() || line.gone || line.broken || line.born == Born::No {
             Fate::Over
         } else if line.born == Born::Yes && line.ids[line.current].state == IdState::Lived {
             Fate::Live
@@ -483,12 +489,14 @@ impl Account {
         let mut books = self.books();
         let mut threatened = Vec::new();
         let mut victims = Vec::new();
-        for (number, line) in books.lines.iter_mut().enumerate() {
+        let Books { lines, open, .. } = &mut *books;
+        for number in open.iter() {
+            let line = &mut lines[*number];
             if line.owner_unclear > 0 || line.owner == Some(owner) {
                 line.ends.begin();
-                threatened.push(number);
-                if line.owner_unclear == 0 && line.born == Born::Yes && !line.ended {
-                    victims.push((number, line.owner_epoch));
+                threatened.push(*number);
+                if line.owner_unclear == 0 && line.born == Born::Yes {
+                    victims.push((*number, line.owner_epoch));
                 }
             }
         }
@@ -521,23 +529,14 @@ impl Account {
 
     pub(crate) fn before_list(&self, owner: OwnerNo) -> BeforeList {
         let books = self.books();
-        let (mut expected, mut over) = (Vec::new(), HashSet::new());
-        for (number, line) in books.lines.iter().enumerate() {
-            if line.broken {
-                continue;
-            }
-            if line.ended {
-                over.insert(number);
-            } else if line.owner == Some(owner)
-                && !line.gone
-                && line.owner_unclear == 0
-                && line.born == Born::Yes
-                && !line.ends.is_possible()
-            {
-                expected.push((number, line.owner_epoch, line.ends.begun));
-            }
-        }
-        BeforeList { principal: books.owners[owner].principal.clone(), owner, expected, over }
+        let is_expected = |line: &Line| {
+            let owned = line.owner == Some(owner) && line.owner_unclear == 0;
+            owned && line.born == Born::Yes && !line.broken && !line.gone && !line.ends.is_possible()
+        };
+        let lines = books.open.iter().map(|number| (*number, &books.lines[*number]));
+        let expected = lines.filter(|(_, line)| is_expected(line));
+        let expected = expected.map(|(number, line)| (number, line.owner_epoch, line.ends.begun)).collect();
+        BeforeList { principal: books.owners[owner].principal.clone(), owner, expected, ended: books.ended.len() }
     }
 
     /// All pages of the list.
@@ -551,7 +550,7 @@ impl Account {
                 continue;
             };
             listed.insert(line);
-            if before.over.contains(&line) {
+            if books.lines[line].ended.is_some_and(|place| place < before.ended) {
                 books.break_line(line, Promise::ListsForgetTheEnded, "a list holds it after its end was acknowledged");
             }
             let Line { owner, owner_unclear, owner_epoch, .. } = &books.lines[line];
@@ -583,7 +582,8 @@ impl Account {
         let kept = &books.lines[line];
         if live > 1 {
             books.break_line(line, Promise::OneIdIsLive, format!("{live} of its ids are live"));
-        } else if live == 0 && kept.born == Born::Yes && !kept.ended && !kept.gone && !kept.ends.is_possible() {
+        } else if live == 0 && kept.born == Born::Yes && kept.ended.is_none() && !kept.gone && !kept.ends.is_possible()
+        {
             books.break_line(line, Promise::SessionsAreKept, "nobody ended it, and none of its ids is live");
         }
     }
@@ -622,7 +622,7 @@ impl Books {
         Before {
             line,
             id,
-            over: kept.ended || state == IdState::Over,
+            over: kept.ended.is_some() || state == IdState::Over,
             gone: kept.gone || state == IdState::Gone,
             known: kept.born == Born::Yes && state == IdState::Lived,
             current: kept.current,
@@ -634,7 +634,8 @@ impl Books {
     }
 
     fn over(&mut self, line: LineNo) {
-        if !std::mem::replace(&mut self.lines[line].ended, true) {
+        if self.open.remove(&line) {
+            self.lines[line].ended = Some(self.ended.len());
             self.ended.push(line);
         }
     }
@@ -732,7 +733,8 @@ impl Books {
         let line = &mut self.lines[before.line];
         let moved =
             before.moves.is_possible() || line.moves.begun != before.moves.begun || line.current != before.current;
-        let ended = line.ended || line.gone || before.ends.is_possible() || line.ends.begun != before.ends.begun;
+        let ended =
+            line.ended.is_some() || line.gone || before.ends.is_possible() || line.ends.begun != before.ends.begun;
         let place = line.ids.iter().position(|known| known.id == before.id).unwrap();
         if !before.known {
             return moved;

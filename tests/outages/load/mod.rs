@@ -28,7 +28,7 @@ use self::visitor::Visitor;
 use self::worker::Worker;
 
 pub(crate) use self::account::Promise;
-pub(crate) use self::report::Report;
+pub(crate) use self::report::{Latency, Report};
 
 /// How long a task waits after an error.
 const PACE: Duration = Duration::from_millis(2);
