@@ -9,4 +9,5 @@ mod proxy;
 mod statements;
 mod suite;
 mod support;
+mod sweeping;
 mod touching;
