@@ -1,12 +1,9 @@
 //! Around the handlers, inside of the sessions: refuses what other sites send in a visitor's name.
 
 use std::fmt;
-use std::future::{Future, Ready, ready};
+use std::future::Ready;
 use std::marker::PhantomData;
-use std::pin::Pin;
-use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use actix_web::body::{BodyStream, BoxBody, EitherBody, MessageBody, to_bytes_limited};
 use actix_web::dev::{Payload, Service, ServiceRequest, ServiceResponse, Transform};
@@ -15,6 +12,7 @@ use actix_web::{Error, HttpMessage as _, HttpResponse};
 use cloakroom_core::{Csrf, CsrfRequest, CsrfVerdict};
 
 use crate::extract::{ReadSession, exchange};
+use crate::gate::{Gate, GateService};
 use crate::headers::NO_STORE;
 use crate::middleware::Slot;
 
@@ -71,82 +69,51 @@ where
 {
     type Response = ServiceResponse<EitherBody<B, BoxBody>>;
     type Error = Error;
-    type Transform = CsrfService<S, M>;
+    type Transform = GateService<S, Self>;
     type InitError = ();
     type Future = Ready<Result<Self::Transform, ()>>;
 
     fn new_transform(&self, inner: S) -> Self::Future {
-        ready(Ok(CsrfService { inner: Rc::new(inner), csrf: Arc::clone(&self.csrf), marker: PhantomData }))
+        GateService::of(inner, self)
     }
 }
 
-/// What [`CsrfMiddleware`] makes of a service.
-pub struct CsrfService<S, M = ()> {
-    inner: Rc<S>,
-    csrf: Arc<Csrf>,
-    marker: PhantomData<fn() -> M>,
-}
-
-impl<S, B, M> Service<ServiceRequest> for CsrfService<S, M>
-where
-    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
-    B: MessageBody + 'static,
-    M: 'static,
-{
-    type Response = ServiceResponse<EitherBody<B, BoxBody>>;
-    type Error = Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Error>>>>;
-
-    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&self, mut request: ServiceRequest) -> Self::Future {
-        let (inner, csrf) = (Rc::clone(&self.inner), Arc::clone(&self.csrf));
-        Box::pin(async move {
-            match check::<M>(&csrf, &mut request).await {
-                Ok(None) => Ok(inner.call(request).await?.map_into_left_body()),
-                Ok(Some(response)) => Ok(request.into_response(response).map_into_right_body()),
-                Err(error) => Ok(request.error_response(error).map_into_right_body()),
+impl<M: 'static> Gate for CsrfMiddleware<M> {
+    async fn pass(&self, request: &mut ServiceRequest) -> Result<Option<HttpResponse>, Error> {
+        let (fetch_site, origin) = (lines(request, &SEC_FETCH_SITE), lines(request, &ORIGIN));
+        let (method, path) = (request.method().as_str(), request.uri().path());
+        let forgeable = Slot::<M>::exchange(&request.extensions()).is_none_or(|exchange| exchange.is_forgeable());
+        let checked = match self.csrf.check_request(CsrfRequest { method, path, fetch_site, origin }) {
+            _ if !forgeable => Ok(()),
+            CsrfVerdict::Pass => Ok(()),
+            CsrfVerdict::Refuse(reason) => Err(reason),
+            CsrfVerdict::NeedsToken => {
+                let exchange = exchange::<M>(&request.extensions())?;
+                let session = ReadSession::<M>::open(&exchange, request.request().head()).await?;
+                let mut form = None;
+                let content_type = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+                if Csrf::reads_form(request.headers().contains_key(CSRF_TOKEN), content_type) {
+                    let Ok(whole) = to_bytes_limited(BodyStream::new(request.take_payload()), Csrf::MAX_FORM).await
+                    else {
+                        return Ok(Some(HttpResponse::PayloadTooLarge().finish()));
+                    };
+                    let Ok(whole) = whole else { return Ok(Some(HttpResponse::BadRequest().finish())) };
+                    request.set_payload(Payload::from(whole.clone()));
+                    form = Some(whole);
+                }
+                self.csrf.check_token(&session, lines(request, &CSRF_TOKEN), form.as_deref())
             }
-        })
-    }
-}
-
-/// The response in place of the handler's, if the request does not go on.
-async fn check<M: 'static>(csrf: &Csrf, request: &mut ServiceRequest) -> Result<Option<HttpResponse>, Error> {
-    let (fetch_site, origin) = (lines(request, &SEC_FETCH_SITE), lines(request, &ORIGIN));
-    let (method, path) = (request.method().as_str(), request.uri().path());
-    let forgeable = Slot::<M>::exchange(&request.extensions()).is_none_or(|exchange| exchange.is_forgeable());
-    let checked = match csrf.check_request(CsrfRequest { method, path, fetch_site, origin }) {
-        _ if !forgeable => Ok(()),
-        CsrfVerdict::Pass => Ok(()),
-        CsrfVerdict::Refuse(reason) => Err(reason),
-        CsrfVerdict::NeedsToken => {
-            let exchange = exchange::<M>(&request.extensions())?;
-            let session = ReadSession::<M>::open(&exchange, request.request().head()).await?;
-            let mut form = None;
-            let content_type = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-            if Csrf::reads_form(request.headers().contains_key(CSRF_TOKEN), content_type) {
-                let Ok(whole) = to_bytes_limited(BodyStream::new(request.take_payload()), Csrf::MAX_FORM).await else {
-                    return Ok(Some(HttpResponse::PayloadTooLarge().finish()));
-                };
-                let whole = whole?;
-                request.set_payload(Payload::from(whole.clone()));
-                form = Some(whole);
-            }
-            csrf.check_token(&session, lines(request, &CSRF_TOKEN), form.as_deref())
+        };
+        if let Err(reason) = checked
+            && exchange::<M>(&request.extensions())?.refuses(&self.csrf, reason)
+        {
+            let vary = HeaderValue::from_static("Sec-Fetch-Site, Origin");
+            return Ok(Some(
+                HttpResponse::Forbidden().insert_header((CACHE_CONTROL, NO_STORE)).insert_header((VARY, vary)).finish(),
+            ));
         }
-    };
-    if let Err(reason) = checked
-        && exchange::<M>(&request.extensions())?.refuses(csrf, reason)
-    {
-        let vary = HeaderValue::from_static("Sec-Fetch-Site, Origin");
-        return Ok(Some(
-            HttpResponse::Forbidden().insert_header((CACHE_CONTROL, NO_STORE)).insert_header((VARY, vary)).finish(),
-        ));
+        Ok(None)
     }
-    Ok(None)
 }
 
 fn lines<'a>(request: &'a ServiceRequest, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> + use<'a> {
@@ -162,11 +129,5 @@ impl<M> Clone for CsrfMiddleware<M> {
 impl<M> fmt::Debug for CsrfMiddleware<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CsrfMiddleware").field("csrf", &self.csrf).finish()
-    }
-}
-
-impl<S: fmt::Debug, M> fmt::Debug for CsrfService<S, M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CsrfService").field("inner", &self.inner).field("csrf", &self.csrf).finish()
     }
 }

@@ -60,16 +60,18 @@ mod error;
 mod ext;
 mod extract;
 mod future;
+mod gate;
 mod headers;
 mod middleware;
 mod require;
 
 #[cfg(feature = "actix-session")]
 pub use actix_session::ActixSessionStore;
-pub use csrf::{CsrfMiddleware, CsrfService};
+pub use csrf::CsrfMiddleware;
 pub use error::SessionError;
 pub use ext::SessionExt;
 pub use extract::{LazySession, OptionalSession, ReadSession, Session};
 pub use future::SessionFuture;
+pub use gate::GateService;
 pub use middleware::{SessionMiddleware, SessionService};
-pub use require::{RequireMiddleware, RequireService};
+pub use require::RequireMiddleware;

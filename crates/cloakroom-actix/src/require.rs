@@ -1,12 +1,9 @@
 //! Around the handlers, inside of the sessions: lets in whose session will do.
 
 use std::fmt;
-use std::future::{Future, Ready, ready};
+use std::future::Ready;
 use std::marker::PhantomData;
-use std::pin::Pin;
-use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use actix_web::body::{BoxBody, EitherBody, MessageBody};
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
@@ -16,6 +13,7 @@ use cloakroom_core::Require;
 
 use crate::error::SessionError;
 use crate::extract::{ReadSession, exchange};
+use crate::gate::{Gate, GateService};
 use crate::headers::NO_STORE;
 
 /// Lets only those into the routes inside of it whose session is what [`Require`] asks for.
@@ -63,61 +61,29 @@ where
 {
     type Response = ServiceResponse<EitherBody<B, BoxBody>>;
     type Error = Error;
-    type Transform = RequireService<S, M>;
+    type Transform = GateService<S, Self>;
     type InitError = ();
     type Future = Ready<Result<Self::Transform, ()>>;
 
     fn new_transform(&self, inner: S) -> Self::Future {
-        ready(Ok(RequireService { inner: Rc::new(inner), require: Arc::clone(&self.require), marker: PhantomData }))
+        GateService::of(inner, self)
     }
 }
 
-/// What [`RequireMiddleware`] makes of a service.
-pub struct RequireService<S, M = ()> {
-    inner: Rc<S>,
-    require: Arc<Require>,
-    marker: PhantomData<fn() -> M>,
-}
-
-impl<S, B, M> Service<ServiceRequest> for RequireService<S, M>
-where
-    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
-    B: MessageBody + 'static,
-    M: 'static,
-{
-    type Response = ServiceResponse<EitherBody<B, BoxBody>>;
-    type Error = Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Error>>>>;
-
-    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&self, request: ServiceRequest) -> Self::Future {
-        let (inner, require) = (Rc::clone(&self.inner), Arc::clone(&self.require));
-        Box::pin(async move {
-            match check::<M>(&require, &request).await {
-                Ok(None) => Ok(inner.call(request).await?.map_into_left_body()),
-                Ok(Some(response)) => Ok(request.into_response(response).map_into_right_body()),
-                Err(error) => Ok(request.error_response(error).map_into_right_body()),
-            }
-        })
-    }
-}
-
-/// The response in place of the handler's, if the request does not go on.
-async fn check<M: 'static>(require: &Require, request: &ServiceRequest) -> Result<Option<HttpResponse>, Error> {
-    let exchange = exchange::<M>(&request.extensions())?;
-    let session = ReadSession::<M>::open(&exchange, request.request().head()).await?;
-    let Err(error) = require.check(&session) else { return Ok(None) };
-    match exchange.sent_to(require, request.method().as_str()) {
-        Some(page) => Ok(Some(
-            HttpResponse::SeeOther()
-                .insert_header((LOCATION, page.as_str()))
-                .insert_header((CACHE_CONTROL, NO_STORE))
-                .finish(),
-        )),
-        None => Err(SessionError::from(error).into()),
+impl<M: 'static> Gate for RequireMiddleware<M> {
+    async fn pass(&self, request: &mut ServiceRequest) -> Result<Option<HttpResponse>, Error> {
+        let exchange = exchange::<M>(&request.extensions())?;
+        let session = ReadSession::<M>::open(&exchange, request.request().head()).await?;
+        let Err(error) = self.require.check(&session) else { return Ok(None) };
+        match exchange.sent_to(&self.require, request.method().as_str()) {
+            Some(page) => Ok(Some(
+                HttpResponse::SeeOther()
+                    .insert_header((LOCATION, page.as_str()))
+                    .insert_header((CACHE_CONTROL, NO_STORE))
+                    .finish(),
+            )),
+            None => Err(SessionError::from(error).into()),
+        }
     }
 }
 
@@ -130,11 +96,5 @@ impl<M> Clone for RequireMiddleware<M> {
 impl<M> fmt::Debug for RequireMiddleware<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RequireMiddleware").field("require", &self.require).finish()
-    }
-}
-
-impl<S: fmt::Debug, M> fmt::Debug for RequireService<S, M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RequireService").field("inner", &self.inner).field("require", &self.require).finish()
     }
 }

@@ -1,10 +1,8 @@
 //! Around the handlers, inside of the sessions: refuses what other sites send in a visitor's name.
 
-use std::future::Future;
+use std::error::Error as _;
 use std::marker::PhantomData;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::{fmt, mem};
 
 use axum::body::{Body, to_bytes};
@@ -14,10 +12,11 @@ use cloakroom_core::{Csrf, CsrfRequest, CsrfVerdict};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ORIGIN, VARY};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
+use http_body_util::LengthLimitError;
 use tower_layer::Layer;
-use tower_service::Service;
 
 use crate::extract::{ReadSession, exchange};
+use crate::gate::{Gate, GateService};
 use crate::headers::no_store_value;
 use crate::layer::Slot;
 
@@ -66,78 +65,49 @@ impl CsrfLayer {
 }
 
 impl<S, M: 'static> Layer<S> for CsrfLayer<M> {
-    type Service = CsrfService<S, M>;
+    type Service = GateService<S, Self>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        CsrfService { inner, csrf: Arc::clone(&self.csrf), marker: PhantomData }
+        GateService::new(inner, self.clone())
     }
 }
 
-/// What [`CsrfLayer`] makes of a service.
-pub struct CsrfService<S, M = ()> {
-    inner: S,
-    csrf: Arc<Csrf>,
-    marker: PhantomData<fn() -> M>,
-}
-
-impl<S, M> Service<Request> for CsrfService<S, M>
-where
-    S: Service<Request> + Clone + Send + 'static,
-    S::Response: IntoResponse,
-    S::Future: Send,
-    M: 'static,
-{
-    type Response = Response;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request) -> Self::Future {
-        // The one that was polled ready.
-        let inner = self.inner.clone();
-        let mut inner = mem::replace(&mut self.inner, inner);
-        let csrf = Arc::clone(&self.csrf);
-        Box::pin(async move {
-            match check::<M>(&csrf, request).await {
-                Ok(request) => inner.call(request).await.map(IntoResponse::into_response),
-                Err(response) => Ok(response),
+impl<M: 'static> Gate for CsrfLayer<M> {
+    async fn pass(&self, request: Request) -> Result<Request, Response> {
+        let (mut parts, mut body) = request.into_parts();
+        let forgeable = Slot::<M>::exchange(&parts.extensions).is_none_or(|exchange| exchange.is_forgeable());
+        let checked = match first_check(&self.csrf, &parts) {
+            _ if !forgeable => Ok(()),
+            CsrfVerdict::Pass => Ok(()),
+            CsrfVerdict::Refuse(reason) => Err(reason),
+            CsrfVerdict::NeedsToken => {
+                let session = <ReadSession<M> as FromRequestParts<()>>::from_request_parts(&mut parts, &()).await;
+                let session = session.map_err(IntoResponse::into_response)?;
+                let mut form = None;
+                let content_type = parts.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+                if Csrf::reads_form(parts.headers.contains_key(CSRF_TOKEN), content_type) {
+                    let whole = to_bytes(mem::take(&mut body), Csrf::MAX_FORM).await;
+                    let whole = whole.map_err(|error| refused_form(&error).into_response())?;
+                    body = Body::from(whole.clone());
+                    form = Some(whole);
+                }
+                self.csrf.check_token(&session, lines(&parts, CSRF_TOKEN), form.as_deref())
             }
-        })
-    }
-}
-
-/// The request to go on with, or the response in its place.
-async fn check<M: 'static>(csrf: &Csrf, request: Request) -> Result<Request, Response> {
-    let (mut parts, mut body) = request.into_parts();
-    let forgeable = Slot::<M>::exchange(&parts.extensions).is_none_or(|exchange| exchange.is_forgeable());
-    let checked = match first_check(csrf, &parts) {
-        _ if !forgeable => Ok(()),
-        CsrfVerdict::Pass => Ok(()),
-        CsrfVerdict::Refuse(reason) => Err(reason),
-        CsrfVerdict::NeedsToken => {
-            let session = <ReadSession<M> as FromRequestParts<()>>::from_request_parts(&mut parts, &()).await;
-            let session = session.map_err(IntoResponse::into_response)?;
-            let mut form = None;
-            let content_type = parts.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-            if Csrf::reads_form(parts.headers.contains_key(CSRF_TOKEN), content_type) {
-                let whole = to_bytes(mem::take(&mut body), Csrf::MAX_FORM).await;
-                let whole = whole.map_err(|_| StatusCode::PAYLOAD_TOO_LARGE.into_response())?;
-                body = Body::from(whole.clone());
-                form = Some(whole);
-            }
-            csrf.check_token(&session, lines(&parts, CSRF_TOKEN), form.as_deref())
+        };
+        if let Err(reason) = checked
+            && exchange::<M>(&parts).map_err(IntoResponse::into_response)?.refuses(&self.csrf, reason)
+        {
+            let vary = HeaderValue::from_static("Sec-Fetch-Site, Origin");
+            return Err((StatusCode::FORBIDDEN, [(CACHE_CONTROL, no_store_value()), (VARY, vary)]).into_response());
         }
-    };
-    if let Err(reason) = checked
-        && exchange::<M>(&parts).map_err(IntoResponse::into_response)?.refuses(csrf, reason)
-    {
-        let vary = HeaderValue::from_static("Sec-Fetch-Site, Origin");
-        return Err((StatusCode::FORBIDDEN, [(CACHE_CONTROL, no_store_value()), (VARY, vary)]).into_response());
+        Ok(Request::from_parts(parts, body))
     }
-    Ok(Request::from_parts(parts, body))
+}
+
+/// A form that is too long, or that broke off.
+fn refused_form(error: &axum::Error) -> StatusCode {
+    let too_long = error.source().is_some_and(<dyn std::error::Error>::is::<LengthLimitError>);
+    if too_long { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::BAD_REQUEST }
 }
 
 fn first_check(csrf: &Csrf, parts: &Parts) -> CsrfVerdict {
@@ -157,20 +127,8 @@ impl<M> Clone for CsrfLayer<M> {
     }
 }
 
-impl<S: Clone, M> Clone for CsrfService<S, M> {
-    fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), csrf: Arc::clone(&self.csrf), marker: PhantomData }
-    }
-}
-
 impl<M> fmt::Debug for CsrfLayer<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CsrfLayer").field("csrf", &self.csrf).finish()
-    }
-}
-
-impl<S: fmt::Debug, M> fmt::Debug for CsrfService<S, M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CsrfService").field("inner", &self.inner).field("csrf", &self.csrf).finish()
     }
 }

@@ -53,17 +53,19 @@ mod csrf;
 mod error;
 mod extract;
 mod future;
+mod gate;
 mod headers;
 mod layer;
 mod require;
 #[cfg(feature = "tower-sessions")]
 mod tower_sessions;
 
-pub use csrf::{CsrfLayer, CsrfService};
+pub use csrf::CsrfLayer;
 pub use error::SessionError;
 pub use extract::{LazySession, ReadSession, Session};
 pub use future::SessionFuture;
+pub use gate::GateService;
 pub use layer::{SessionLayer, SessionService};
-pub use require::{RequireLayer, RequireService};
+pub use require::RequireLayer;
 #[cfg(feature = "tower-sessions")]
 pub use tower_sessions::TowerSessionsStore;
