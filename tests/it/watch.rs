@@ -227,6 +227,16 @@ async fn a_store_that_cannot_be_asked_for_long_ends_the_watch_and_one_that_comes
         let mut unanswered = session.watch().unwrap();
         world.spy.always(Verb::Load, Fault::NeverBegin);
         assert_eq!(unanswered.ended().await, WatchEnd::Unverified);
+        // Whoever waits in a `select!` gives up and begins anew with each message.
+        let mut interrupted = session.watch().unwrap();
+        let begun = tokio::time::Instant::now();
+        let end = loop {
+            match tokio::time::timeout(Duration::from_secs(1), interrupted.ended()).await {
+                Ok(end) => break end,
+                Err(_) => assert!(begun.elapsed() < SessionWatch::PATIENCE * 2, "it waits for ever"),
+            }
+        };
+        assert_eq!(end, WatchEnd::Unverified);
     })
     .await;
 }

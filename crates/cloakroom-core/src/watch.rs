@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::clock::{from_unix_millis, millis, unix_millis};
-use crate::error::{SessionError, SessionErrorKind, StoreError};
+use crate::error::{SessionError, SessionErrorKind, StoreError, StoreErrorKind};
 use crate::events::Event;
 use crate::id::{Handle, Principal, SessionId};
 use crate::manager::{Backend, Manager};
@@ -66,11 +66,26 @@ pub struct SessionWatch {
     wake: Arc<Notify>,
     /// When to ask next.
     due: Instant,
-    failing_since: Option<Instant>,
+    /// The question that has no answer yet; whoever waits may go and come back.
+    question: Option<Question>,
+    /// Since when no question was answered.
+    unanswered_since: Option<Instant>,
+    /// Whether the outage was told.
+    failing: bool,
     end: Option<WatchEnd>,
 }
 
+/// A question that the store is asked, also while nobody waits for the answer.
+struct Question(JoinHandle<Result<Answer, StoreError>>);
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// Under what name the session is asked for.
+#[derive(Clone)]
 enum Subject {
     Stored(SessionId),
     /// Renewed since, under an id that nobody told.
@@ -134,7 +149,17 @@ impl SessionWatch {
         record.values = bytes::Bytes::new();
         let wake = manager.watches().register(record.handle(), manager.backend());
         let due = Instant::now();
-        Ok(Self { manager: Arc::clone(manager), subject, record, wake, due, failing_since: None, end: None })
+        Ok(Self {
+            manager: Arc::clone(manager),
+            subject,
+            record,
+            wake,
+            due,
+            question: None,
+            unanswered_since: None,
+            failing: false,
+            end: None,
+        })
     }
 
     /// Which session.
@@ -149,16 +174,16 @@ impl SessionWatch {
         self.record.principal()
     }
 
-    /// Waits for the end. May be dropped at any await and called again; once over, it stays over.
+    /// Waits for the end. May be dropped at any await and called again, as often as one likes: the question that
+    /// the store was asked goes on. Once over, it stays over.
     pub async fn ended(&mut self) -> WatchEnd {
         loop {
             if let Some(end) = self.end {
                 return end;
             }
-            let woken = timeout_at(self.due, self.wake.notified()).await.is_ok();
-            if woken {
-                // Should this future be dropped while it asks, the next one asks at once.
-                self.due = Instant::now();
+            if self.question.is_none() {
+                // Due, or woken. Who is woken while a question is open asks once more after it.
+                drop(timeout_at(self.due, self.wake.notified()).await);
             }
             self.ask().await;
         }
@@ -190,9 +215,26 @@ impl SessionWatch {
     }
 
     async fn ask(&mut self) {
-        let Ok(answer) = timeout(Self::PATIENCE, self.answer()).await else {
-            self.end = Some(WatchEnd::Unverified);
-            return;
+        let patience = *self.unanswered_since.get_or_insert_with(Instant::now) + Self::PATIENCE;
+        let left = self.latest().map(|latest| latest.saturating_sub(unix_millis(self.manager.clock().now())));
+        let until = left.map_or(patience, |left| patience.min(Instant::now() + Duration::from_millis(left)));
+        let question = self.question.get_or_insert_with(|| {
+            let (manager, subject, record) = (Arc::clone(&self.manager), self.subject.clone(), self.record.clone());
+            Question(tokio::spawn(async move { answer(&manager, &subject, &record).await }))
+        });
+        let answered = timeout_at(until, &mut question.0).await;
+        self.question = None;
+        let answer = match answered {
+            Ok(Ok(answer)) => answer,
+            // Its runtime has ended, or the store panicked.
+            Ok(Err(_)) => {
+                Err(StoreError::new(StoreErrorKind::Unavailable, Verb::Load, "the question was given up unanswered"))
+            }
+            Err(_) if Instant::now() < patience => return self.expire(),
+            Err(_) => {
+                self.end = Some(WatchEnd::Unverified);
+                return;
+            }
         };
         let now = unix_millis(self.manager.clock().now());
         match answer {
@@ -205,74 +247,35 @@ impl SessionWatch {
                 self.record = record;
                 self.wait(now);
             }
+            Ok(Answer::Listed { idle_deadline, absolute_deadline }) if now >= idle_deadline.min(absolute_deadline) => {
+                self.expire();
+            }
             Ok(Answer::Listed { idle_deadline, absolute_deadline }) => {
                 (self.record.idle_deadline, self.record.absolute_deadline) = (idle_deadline, absolute_deadline);
                 self.wait(now);
             }
             Ok(Answer::Renewed(owner)) => {
                 self.subject = Subject::Renewed(owner);
-                self.due = Instant::now();
+                (self.due, self.unanswered_since) = (Instant::now(), None);
             }
             Ok(Answer::Over(end)) => self.end = Some(end),
             Err(error) => self.fail(&error, now),
         }
     }
 
-    async fn answer(&self) -> Result<Answer, StoreError> {
-        match (&self.subject, self.manager.backend()) {
-            (Subject::Stored(id), Backend::Reference(store)) => match store.load(id).await? {
-                Load::Live(stored) if !stored.record.is_filed_under(id) => Err(StoreError::misdelivered(Verb::Load)),
-                Load::Live(stored) => Ok(Answer::Live(stored.record)),
-                Load::Gone(Some(EndReason::Renewed)) => Ok(match self.record.principal() {
-                    Some(owner) => Answer::Renewed(owner.clone()),
-                    // It has an owner now, or none that could be asked for their sessions.
-                    None => Answer::Over(WatchEnd::RightsChanged),
-                }),
-                Load::Gone(reason) => Ok(Answer::Over(WatchEnd::Ended(reason))),
-            },
-            (Subject::Renewed(owner), Backend::Reference(store)) => self.listed(store.as_ref(), owner).await,
-            (_, Backend::SelfContained { revocations, .. }) => {
-                let ended = match revocations {
-                    Some(revocations) => revocations.reason(&self.record).await?,
-                    None => None,
-                };
-                Ok(match ended {
-                    // A sealed session that was renewed goes on with what only the client has.
-                    Some(EndReason::Renewed) => Answer::Over(WatchEnd::RightsChanged),
-                    Some(reason) => Answer::Over(WatchEnd::Ended(Some(reason))),
-                    None => Answer::Live(self.record.clone()),
-                })
-            }
-            // A subject is made for the backend there is.
-            (Subject::SelfContained, Backend::Reference(_)) => Ok(Answer::Over(WatchEnd::Ended(None))),
-        }
-    }
-
-    /// What the list of its owner's sessions says.
-    async fn listed(&self, store: &dyn SessionStore, owner: &Principal) -> Result<Answer, StoreError> {
-        let mut page = Page::FIRST;
-        loop {
-            let listing = store.list(owner, page).await?;
-            if let Some(summary) = listing.sessions.iter().find(|summary| summary.handle == self.handle()) {
-                return Ok(match summary.assurance == self.record.assurance() {
-                    true => Answer::Listed {
-                        idle_deadline: unix_millis(summary.idle_deadline),
-                        absolute_deadline: unix_millis(summary.absolute_deadline),
-                    },
-                    false => Answer::Over(WatchEnd::RightsChanged),
-                });
-            }
-            match listing.next {
-                Some(after) => page.after = Some(after),
-                None => break,
-            }
-        }
-        let ended = store.explain(self.handle()).await?.map(|ended| ended.reason);
-        Ok(Answer::Over(WatchEnd::Ended(ended)))
-    }
-
     fn has_rights_of(&self, principal: Option<&Principal>, assurance: Assurance) -> bool {
         self.record.principal() == principal && self.record.assurance() == assurance
+    }
+
+    /// When no answer could say any more that the session lives.
+    fn latest(&self) -> Option<u64> {
+        match self.subject {
+            // Somebody may push what ends it before that.
+            Subject::Stored(_) => Some(self.record.absolute_deadline),
+            Subject::SelfContained => Some(unix_millis(self.record.deadline())),
+            // `persist` may have moved both.
+            Subject::Renewed(_) => None,
+        }
     }
 
     fn expire(&mut self) {
@@ -281,22 +284,20 @@ impl SessionWatch {
 
     /// Until the next question: its turn, or the deadline, which somebody may have pushed by then.
     fn wait(&mut self, now: u64) {
-        self.failing_since = None;
+        (self.unanswered_since, self.failing) = (None, false);
         let interval = if self.manager.watches().are_told() { Self::ASKED_EVERY } else { Self::ASKED_UNTOLD };
         let left = unix_millis(self.record.deadline()).saturating_sub(now).saturating_add(1);
         self.due = Instant::now() + self.spread(interval).min(Duration::from_millis(left));
     }
 
     fn fail(&mut self, error: &StoreError, now: u64) {
-        // No answer could be later than this.
-        if matches!(self.subject, Subject::Stored(_)) && now >= self.record.absolute_deadline {
+        if self.latest().is_some_and(|latest| now >= latest) {
             return self.expire();
         }
-        let since = *self.failing_since.get_or_insert_with(|| {
+        if !std::mem::replace(&mut self.failing, true) {
             self.manager.emit(&Event::StoreUnavailable { kind: error.kind() });
-            Instant::now()
-        });
-        if since.elapsed() >= Self::PATIENCE {
+        }
+        if self.unanswered_since.is_some_and(|since| since.elapsed() >= Self::PATIENCE) {
             self.end = Some(WatchEnd::Unverified);
         }
         self.due = Instant::now() + self.spread(Self::ASKED_UNTOLD);
@@ -307,6 +308,60 @@ impl SessionWatch {
         let chance = self.handle().as_bytes()[0];
         interval / 2 + interval * u32::from(chance) / 512
     }
+}
+
+/// What the store says of a session of this record.
+async fn answer(manager: &Manager, subject: &Subject, record: &Record) -> Result<Answer, StoreError> {
+    match (subject, manager.backend()) {
+        (Subject::Stored(id), Backend::Reference(store)) => match store.load(id).await? {
+            Load::Live(stored) if !stored.record.is_filed_under(id) => Err(StoreError::misdelivered(Verb::Load)),
+            Load::Live(stored) => Ok(Answer::Live(stored.record)),
+            Load::Gone(Some(EndReason::Renewed)) => Ok(match record.principal() {
+                Some(owner) => Answer::Renewed(owner.clone()),
+                // It has an owner now, or none that could be asked for their sessions.
+                None => Answer::Over(WatchEnd::RightsChanged),
+            }),
+            Load::Gone(reason) => Ok(Answer::Over(WatchEnd::Ended(reason))),
+        },
+        (Subject::Renewed(owner), Backend::Reference(store)) => listed(store.as_ref(), owner, record).await,
+        (_, Backend::SelfContained { revocations, .. }) => {
+            let ended = match revocations {
+                Some(revocations) => revocations.reason(record).await?,
+                None => None,
+            };
+            Ok(match ended {
+                // A sealed session that was renewed goes on with what only the client has.
+                Some(EndReason::Renewed) => Answer::Over(WatchEnd::RightsChanged),
+                Some(reason) => Answer::Over(WatchEnd::Ended(Some(reason))),
+                None => Answer::Live(record.clone()),
+            })
+        }
+        // A subject is made for the backend there is.
+        (Subject::SelfContained, Backend::Reference(_)) => Ok(Answer::Over(WatchEnd::Ended(None))),
+    }
+}
+
+/// What the list of its owner's sessions says.
+async fn listed(store: &dyn SessionStore, owner: &Principal, record: &Record) -> Result<Answer, StoreError> {
+    let mut page = Page::FIRST;
+    loop {
+        let listing = store.list(owner, page).await?;
+        if let Some(summary) = listing.sessions.iter().find(|summary| summary.handle == record.handle()) {
+            return Ok(match summary.assurance == record.assurance() {
+                true => Answer::Listed {
+                    idle_deadline: unix_millis(summary.idle_deadline),
+                    absolute_deadline: unix_millis(summary.absolute_deadline),
+                },
+                false => Answer::Over(WatchEnd::RightsChanged),
+            });
+        }
+        match listing.next {
+            Some(after) => page.after = Some(after),
+            None => break,
+        }
+    }
+    let ended = store.explain(record.handle()).await?.map(|ended| ended.reason);
+    Ok(Answer::Over(WatchEnd::Ended(ended)))
 }
 
 impl Drop for SessionWatch {
