@@ -53,9 +53,14 @@ impl<Q: Send + 'static, A: Send + 'static> Lane<Q, A> {
             let (arrivals, carrier, messages) = (Arc::clone(&arrivals), Arc::clone(&carrier), Arc::clone(&messages));
             tokio::spawn(async move {
                 loop {
-                    let mut taken = Vec::new();
+                    let mut taken: Vec<(Q, oneshot::Sender<A>)> = Vec::new();
                     if arrivals.lock().await.recv_many(&mut taken, most).await == 0 {
                         return;
+                    }
+                    // Whoever went away before it was sent gets nothing done.
+                    taken.retain(|(_, asker)| !asker.is_closed());
+                    if taken.is_empty() {
+                        continue;
                     }
                     messages.fetch_add(1, Ordering::AcqRel);
                     let _under_way = UnderWay(&messages);

@@ -183,14 +183,15 @@ impl Fault {
     pub(crate) fn from_server(error: &ServerError) -> Self {
         use StoreErrorKind::{Corrupt, Full, Misconfigured, Unavailable};
         let details = error.details().unwrap_or_default();
+        let (code, details) = unwrapped(error.code(), details);
         // An error from within a script may come after writes of the script, save for those that
         // Redis raises at the first write, or before the first command.
         let outcome = if details.contains("script") { WriteOutcome::Unknown } else { WriteOutcome::NotDone };
-        let fault = match error.code() {
+        let fault = match code {
             "NOSCRIPT" => {
                 Self::not_done(Unavailable, Reaction::LoadScript, "the server does not have the script of this call")
             }
-            "MOVED" | "ASK" => match redirect(error.code(), details) {
+            "MOVED" | "ASK" => match redirect(code, details) {
                 Some(reaction) => Self::not_done(
                     Unavailable,
                     reaction,
@@ -298,6 +299,16 @@ impl fmt::Display for Fault {
     }
 }
 
+/// Up to 6.2 the server wraps what it says within a script. Of that, this is said before a script has written.
+fn unwrapped<'a>(code: &'a str, details: &'a str) -> (&'a str, &'a str) {
+    let wrapped = details.strip_prefix("Error running script").filter(|_| code == "ERR");
+    let inner = wrapped.and_then(|rest| rest.rsplit_once(": -")).map(|(_, inner)| inner);
+    match inner.map(|inner| inner.split_once(' ').unwrap_or((inner, ""))) {
+        Some((inner @ ("READONLY" | "OOM" | "MISCONF"), said)) => (inner, said),
+        _ => (code, details),
+    }
+}
+
 /// `3999 127.0.0.1:6381`; the host may be missing.
 fn redirect(code: &str, details: &str) -> Option<Reaction> {
     let (slot, place) = details.split_once(' ')?;
@@ -371,3 +382,22 @@ struct Text(String);
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Shared(pub(crate) Arc<dyn StdError + Send + Sync>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_older_server_says_within_a_script_is_understood() {
+        let said = "Error running script (call to f_1): @user_script:4: -READONLY You can't write against a read only replica.";
+        assert_eq!(unwrapped("ERR", said), ("READONLY", "You can't write against a read only replica."));
+        let said = "Error running script (call to f_1): @user_script:9: -OOM command not allowed when used memory > 'maxmemory'.";
+        assert_eq!(unwrapped("ERR", said).0, "OOM");
+        for other in
+            ["Error running script (call to f_1): @user_script:4: -WRONGTYPE Operation", "no such key: -READONLY x", ""]
+        {
+            assert_eq!(unwrapped("ERR", other), ("ERR", other));
+        }
+        assert_eq!(unwrapped("READONLY", "You can't write").0, "READONLY");
+    }
+}

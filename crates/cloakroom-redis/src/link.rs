@@ -19,7 +19,7 @@ use std::time::Duration;
 use cloakroom_core::Verb;
 use futures_util::future::join_all;
 use redis::{Cmd, Pipeline};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use self::cluster::Cluster;
 use self::connection::{Greeting, Mode};
@@ -27,6 +27,9 @@ use self::lane::{Place, Route};
 use self::node::Node;
 use crate::fault::{Fault, Reaction};
 use crate::options::{RedisDurability, RedisOptions, Target};
+
+/// No call waits longer for a server, whatever is configured.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(crate) use self::lane::pause;
 pub(crate) use self::node::Answers;
@@ -186,7 +189,7 @@ impl Link {
     }
 
     fn deadline(&self) -> Instant {
-        Instant::now() + self.0.connect_timeout
+        Instant::now() + self.0.connect_timeout.min(LONGEST_PATIENCE)
     }
 
     /// Sends once more, and over a new connection, what was surely not done or only reads.
@@ -232,7 +235,9 @@ impl Link {
             for Errand { to, asking, places } in errands {
                 let to = match to {
                     Some(node) => node,
-                    None => owner(cluster, slot).await?,
+                    None => timeout_at(deadline, owner(cluster, slot)).await.unwrap_or_else(|_| {
+                        Err(Fault::unreachable("no node of the cluster told in time who holds the session", None))
+                    })?,
                 };
                 let mut packet = match first.take() {
                     Some(whole) => whole,
@@ -306,9 +311,15 @@ impl Link {
             if !pause.is_zero() {
                 sleep_until(again).await;
             }
-            if rediscover && let Err(error) = cluster.refresh(seen).await {
+            let refreshed = async {
+                match timeout_at(deadline, cluster.refresh(seen)).await {
+                    Ok(refreshed) => refreshed.map_err(|error| error.to_fault()),
+                    Err(_) => Err(fault.put_off(self.0.connect_timeout)),
+                }
+            };
+            if rediscover && let Err(fault) = refreshed.await {
                 return match answers.iter().all(|answer| matches!(answer, Some(Err(_)))) && count == next.len() {
-                    true => Err(error.to_fault()),
+                    true => Err(fault),
                     false => finish(answers),
                 };
             }

@@ -568,11 +568,11 @@ impl SessionStore for RedisStore {
             match answer.code {
                 Code::Done => return Ok(answer.number().ok_or_else(|| wrong_answer(Verb::Delete))? > 0),
                 Code::Follow => id = answer.id().ok_or_else(|| wrong_answer(Verb::Delete))?,
-                Code::Undecided => {
-                    if !matches!(self.decided(Verb::Delete, &id).await?, Found::Live(_)) {
-                        return Ok(false);
-                    }
-                }
+                Code::Undecided => match self.decided(Verb::Delete, &id).await? {
+                    // What it was renewed to meanwhile is ended as well: the script says where that is.
+                    Found::Live(_) | Found::Gone(Some(_)) => {}
+                    Found::Gone(None) | Found::Pending(_) => return Ok(false),
+                },
                 Code::Gone | Code::Conflict | Code::Occupied | Code::Limit => return Err(wrong_answer(Verb::Delete)),
             }
         }

@@ -103,7 +103,8 @@ pub(crate) const HEADER: usize = 68;
 pub(crate) fn end_of(header: &[u8], handle: Handle, now: SystemTime, kept: Duration) -> Option<End> {
     let number = |at: usize| header.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes);
     // What is older is there only where the server's clock is another one than this.
-    let is_kept = |ended: Ended| (now < ended.at + kept).then_some(End::Ended(ended));
+    let is_kept =
+        |ended: Ended| ended.at.checked_add(kept).is_none_or(|until| now < until).then_some(End::Ended(ended));
     match *header.first()? {
         LIVE if header.get(12..12 + Handle::LEN)? == handle.as_bytes() => {
             let deadline = from_unix_millis(number(52)?.min(number(60)?));

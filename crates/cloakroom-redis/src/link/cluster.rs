@@ -270,7 +270,7 @@ async fn ask(
     packet.cmd("CLUSTER").arg("SLOTS");
     let fault = |fault: &Fault| RedisOpenError::from_fault(RedisOpenErrorKind::Refused, endpoint, fault);
     // The caller bounds the time.
-    let answers = connection.exchange(&mut packet, Duration::from_secs(60)).await.map_err(|error| fault(&error))?;
+    let answers = connection.exchange(&mut packet, 0, Duration::from_secs(60)).await.map_err(|error| fault(&error))?;
     match answers.first() {
         Some(Value::ServerError(error)) => Err(RedisOpenError::refused(endpoint, error)),
         Some(value) => match ranges(value, endpoint) {

@@ -178,7 +178,14 @@ impl Connection {
     ///
     /// After a timeout the connection stays right, and answers to others go on being theirs; but
     /// it may be dead without saying so, so the caller should take another.
-    pub(super) async fn exchange(&self, packet: &mut Pipeline, patience: Duration) -> Result<Vec<Value>, Fault> {
+    ///
+    /// The first `writes` of the commands may write: one of them that was answered is never said to be not done.
+    pub(super) async fn exchange(
+        &self,
+        packet: &mut Pipeline,
+        writes: usize,
+        patience: Duration,
+    ) -> Result<Vec<Value>, Fault> {
         let wanted = packet.len();
         let marker = self.next_marker();
         let mut answers = match timeout(patience, self.trade(packet, &marker)).await {
@@ -191,10 +198,15 @@ impl Connection {
             Some(Value::BulkString(pong)) if answers.len() == wanted && pong == marker.as_bytes() => Ok(answers),
             // A server that is loading refuses the ping as well, and of what came before it all but
             // what it may do meanwhile, such as telling the time.
-            Some(pong) if answers.len() == wanted && passing(&pong) && answers.iter().any(passing) => {
+            Some(pong)
+                if answers.len() == wanted
+                    && passing(&pong)
+                    && answers.iter().any(passing)
+                    && answers.iter().take(writes).all(passing) =>
+            {
                 Ok(answers.into_iter().map(|answer| if passing(&answer) { answer } else { pong.clone() }).collect())
             }
-            // It began to while the packet waited for replicas.
+            // It began to in the middle of the packet, as when that waited for replicas: what was written is.
             Some(pong) if answers.len() == wanted && passing(&pong) => Err(Fault::cut(&self.endpoint)),
             Some(_) | None => {
                 self.end();

@@ -82,14 +82,19 @@ impl Lane {
         let mut state = self.lock();
         if state.connection.as_ref().is_some_and(|current| Arc::ptr_eq(current, connection)) {
             state.connection = None;
+            state.attempt.take_if(|attempt| attempt.borrow().is_some());
         }
     }
 
     pub(super) fn close(&self) {
-        self.lock().connection = None;
+        let mut state = self.lock();
+        state.connection = None;
+        // What it brought would be kept open by it.
+        state.attempt.take_if(|attempt| attempt.borrow().is_some());
     }
 
     async fn connect(&self) -> Outcome {
+        let mut joined = false;
         loop {
             let (mut attempt, mine) = self.attempt();
             let outcome = match attempt.wait_for(Option::is_some).await {
@@ -99,9 +104,10 @@ impl Lane {
             };
             match outcome {
                 Some(Ok(connection)) if !connection.has_ended() || mine => return Ok(connection),
-                // What others began before this call says nothing about the server as it is now.
-                Some(Err(error)) if mine => return Err(error),
-                Some(_) | None => {}
+                // What others began before this call says nothing about the server as it is now; what they began
+                // since does.
+                Some(Err(error)) if mine || joined => return Err(error),
+                Some(_) | None => joined = true,
             }
         }
     }
@@ -255,7 +261,7 @@ async fn ask(sentinel: &Endpoint, greeting: &Greeting, service: &str) -> Result<
     let mut packet = Pipeline::new();
     packet.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(service);
     let fault = |fault: &Fault| RedisOpenError::from_fault(RedisOpenErrorKind::Refused, sentinel, fault);
-    let answers = connection.exchange(&mut packet, Duration::from_secs(60)).await.map_err(|error| fault(&error))?;
+    let answers = connection.exchange(&mut packet, 0, Duration::from_secs(60)).await.map_err(|error| fault(&error))?;
     match answers.first() {
         Some(Value::Array(parts)) => match parts.as_slice() {
             [Value::BulkString(host), Value::BulkString(port)] => {

@@ -14,6 +14,9 @@ use super::subscription::Subscription;
 use crate::fault::{Fault, Reaction};
 use crate::options::RedisDurability;
 
+/// The most that the server takes for a time to wait for replicas.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// A server, with a connection for what is answered at once, and one for writes that wait for
 /// replicas: `WAIT` stops whatever comes behind it on its connection.
 pub(super) struct Node {
@@ -69,13 +72,13 @@ impl Node {
         };
         let lane = if acked.is_some() { &self.acked } else { &self.prompt };
         let connection = lane.connection(deadline).await.map_err(|error| error.to_fault())?;
-        let mut patience = self.timeout;
+        let (mut patience, commands) = (self.timeout, if writes { packet.len() } else { 0 });
         if let Some((replicas, timeout)) = acked {
-            let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+            let millis = u64::try_from(timeout.min(LONGEST_WAIT).as_millis()).unwrap_or(u64::MAX);
             packet.cmd("WAIT").arg(replicas).arg(millis);
             patience = patience.saturating_add(timeout);
         }
-        let mut answers = match connection.exchange(packet, patience).await {
+        let mut answers = match connection.exchange(packet, commands, patience).await {
             Ok(answers) => answers,
             Err(fault) => {
                 lane.forget(&connection);

@@ -37,6 +37,9 @@ impl Subscription {
         let (mut sink, messages) = pubsub.split();
         let subscribed = sink.subscribe(channel).await;
         subscribed.map_err(|cause| {
+            if cause.code() != Some("NOPERM") {
+                return refused("the connection for listening was lost when it was set up", cause);
+            }
             let message = format!(
                 "it does not let this user listen to the channel `{channel}`: ACL SETUSER … &{channel} +subscribe"
             );

@@ -13,7 +13,7 @@ end
 
 local function tombstone(key, reason, at, handle, successor, keep)
   local value = string.char(ENDED, reason) .. bytes(at) .. handle .. successor
-  redis.call('SET', key, value, 'PX', string.format('%.0f', math.max(1, keep)))
+  redis.call('SET', key, value, 'PX', string.format('%.0f', math.min(LONGEST, math.max(1, keep))))
   -- For whoever watches. Without the right to, an end is an end all the same.
   redis.pcall('PUBLISH', key:match('^[^{]*') .. 'ends', handle)
 end

@@ -90,7 +90,7 @@ impl RedisStore {
                 Found::Pending(_) => Renew::Gone(None),
             });
         }
-        let latest = prepared.number().ok_or_else(|| wrong_answer(verb))? + COMMITTED_WITHIN;
+        let latest = prepared.number().ok_or_else(|| wrong_answer(verb))?.saturating_add(COMMITTED_WITHIN);
         let steps = [revision(expected), new.as_bytes().to_vec(), latest.to_string().into_bytes()];
         let refused = loop {
             let arguments = [self.times(), steps.to_vec()].concat();
@@ -176,7 +176,7 @@ impl RedisStore {
         if value::successor(&before) == Some(*new) {
             let evict = u8::from(evict).to_string().into_bytes();
             self.finalize(Verb::Renew, new, record, max.to_string().into_bytes(), evict).await?;
-        } else if now > from_unix_millis(prepared + COMMITTED_WITHIN + MARGIN) {
+        } else if now > from_unix_millis(prepared.saturating_add(COMMITTED_WITHIN + MARGIN)) {
             let keys =
                 [Some(self.keys().session(new)), record.principal().map(|principal| self.keys().index(principal))];
             let keys: Vec<_> = keys.into_iter().flatten().collect();

@@ -12,6 +12,9 @@ use crate::link::pause;
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
+/// A subscription that was held so long was no failure.
+const LASTED: Duration = Duration::from_secs(10);
+
 /// Until the store is gone.
 pub(super) async fn listen(carrier: Weak<Carrier>, signaller: Signaller) {
     let mut failures = 0_u32;
@@ -24,7 +27,7 @@ pub(super) async fn listen(carrier: Weak<Carrier>, signaller: Signaller) {
                 if failures > 0 {
                     tracing::info!(channel, "the session store listens for ends again");
                 }
-                failures = 0;
+                let since = Instant::now();
                 drop(link);
                 // What ended before, and while there was no connection, was told to nobody.
                 signaller.tell(Signal::Unsure);
@@ -32,6 +35,8 @@ pub(super) async fn listen(carrier: Weak<Carrier>, signaller: Signaller) {
                     signaller.tell(signal(&message));
                 }
                 signaller.tell(Signal::Deaf);
+                // A server or proxy that takes the subscription and drops it is not asked again and again.
+                failures = if since.elapsed() >= LASTED { 0 } else { failures.saturating_add(1) };
             }
             Err(error) => {
                 if failures == 0 {
