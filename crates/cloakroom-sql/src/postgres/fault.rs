@@ -175,7 +175,7 @@ fn meaning(state: &SqlState, server: &str) -> (StoreErrorKind, String, Remedy) {
         let message = format!("{server} reports damage or a defect of its own: read its log");
         return (StoreErrorKind::Corrupt, message, Remedy::Split);
     }
-    match &code[..2] {
+    match code.get(..2).unwrap_or_default() {
         "22" | "23" => {
             let message = format!("{server} refuses what was to be written: somebody changed the tables of sessions");
             (StoreErrorKind::Misconfigured, message, Remedy::Split)

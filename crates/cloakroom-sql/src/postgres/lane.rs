@@ -237,6 +237,8 @@ pub(crate) struct Watchdog {
 
 impl Watchdog {
     pub(crate) fn new(patience: Duration) -> Self {
+        // A time that is added to now; nobody waits longer than this.
+        let patience = patience.min(Duration::from_secs(24 * 60 * 60));
         Self { timer: Box::pin(tokio::time::sleep(patience)), patience }
     }
 

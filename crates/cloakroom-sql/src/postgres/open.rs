@@ -38,9 +38,10 @@ pub(super) async fn open(options: PostgresOptions) -> Result<PostgresStore, Serv
         // A statement that is prepared is planned once and for good, also while the tables are empty:
         // a plan that reads them whole would then look cheap. What is joined is joined by looking up
         // one id after the other, in their order, which is also the order of the locks. No proxy is
-        // between, or it is one that gives each client a connection of its own.
+        // between, or it is one that gives each client a connection of its own. The functions see what was
+        // committed while they waited for a lock, on a server that took another's place too.
         let settings = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_hashjoin=off \
-                        -c enable_mergejoin=off -c jit=off";
+                        -c enable_mergejoin=off -c jit=off -c default_transaction_isolation=read\\ committed";
         config.options(match config.get_options() {
             Some(given) => format!("{settings} {given}"),
             None => settings.to_owned(),
