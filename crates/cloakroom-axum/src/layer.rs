@@ -1,5 +1,6 @@
 //! Around the handlers: gives every request its exchange.
 
+use std::any::TypeId;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -163,6 +164,10 @@ impl<S: fmt::Debug, M> fmt::Debug for SessionService<S, M> {
     }
 }
 
+/// The sessions of this request that have names.
+#[derive(Clone, Default)]
+struct Named(Vec<(TypeId, Arc<Exchange>)>);
+
 /// Where the layer of this name leaves the request's exchange for the extractors of this name.
 pub(crate) struct Slot<M> {
     exchange: Arc<Exchange>,
@@ -183,9 +188,26 @@ impl<M: 'static> Slot<M> {
         }
         let exchange = Arc::new(Exchange::new(Arc::clone(manager)));
         outage.inspect(|outage| exchange.set_outage(*outage));
+        Self::keep_apart(extensions, &exchange);
         let slot = Self { exchange: Arc::clone(&exchange), manager: Arc::clone(manager), marker: PhantomData };
         extensions.insert(slot);
         Some(exchange)
+    }
+
+    /// Of sessions with other names in this request, none may be taken for this one.
+    fn keep_apart(extensions: &mut Extensions, exchange: &Arc<Exchange>) {
+        let (name, unnamed) = (TypeId::of::<M>(), TypeId::of::<()>());
+        if let Some(Named(others)) = extensions.get() {
+            others.iter().filter(|(other, _)| *other != name).for_each(|(_, other)| exchange.keep_apart_from(other));
+        }
+        if name != unnamed {
+            if let Some(other) = Slot::<()>::exchange(extensions) {
+                exchange.keep_apart_from(other);
+            }
+            let Named(mut named) = extensions.remove().unwrap_or_default();
+            named.push((name, Arc::clone(exchange)));
+            extensions.insert(Named(named));
+        }
     }
 
     pub(crate) fn exchange(extensions: &Extensions) -> Option<&Arc<Exchange>> {

@@ -52,8 +52,10 @@ use serde_json::Value;
 /// * `cycle_id` deletes the old session at once and creates the new one with the response. A logout that comes
 ///   before the new one exists wins, and the request that cycles is refused. One that was on its way with the
 ///   old id and comes later finds nothing to end.
-/// * Two requests that cycle one session at once, as two clicks on "sign in" do, leave two sessions. Ending one
-///   leaves the other.
+/// * Two requests that cycle one session, as two clicks on "sign in" do, leave two sessions if one comes after the
+///   other; ending one leaves the other. Where they overlap both are refused, and the session is gone.
+/// * What a request has saved by itself, and then takes back before the response, stays: the second `save` is
+///   compared with what was loaded, which the trait cannot move on.
 /// * The sessions belong to nobody: [`Directory`](cloakroom_core::Directory) and `revoke_all` do not know them.
 /// * In front of it, a `CachingSessionStore` shows what another process has ended until the cache forgets it; and it is
 ///   not to be the cache itself, which has to create with `save`.

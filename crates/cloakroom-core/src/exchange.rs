@@ -26,6 +26,8 @@ pub struct Exchange {
     session: OnceCell<Session>,
     used: AtomicBool,
     closed: AtomicBool,
+    /// Whether another session of this request could be taken for this one.
+    confusable: AtomicBool,
     outage: Mutex<Option<OutagePolicy>>,
 }
 
@@ -120,6 +122,7 @@ impl Exchange {
             session: OnceCell::new(),
             used: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            confusable: AtomicBool::new(false),
             outage: Mutex::new(None),
         }
     }
@@ -128,6 +131,14 @@ impl Exchange {
     /// last word counts: of nested layers the one nearest to the handler speaks last.
     pub fn set_outage(&self, outage: OutagePolicy) {
         *self.outage.lock().unwrap_or_else(PoisonError::into_inner) = Some(outage);
+    }
+
+    /// For adapters: refuses both, if they are two sessions of one request whose tokens could not be told apart.
+    pub fn keep_apart_from(&self, other: &Self) {
+        if self.manager.carrier().is_confusable_with(other.manager.carrier()) {
+            self.confusable.store(true, Ordering::Relaxed);
+            other.confusable.store(true, Ordering::Relaxed);
+        }
     }
 
     /// The header of the request that [`session`](Self::session) takes all lines of.
@@ -182,6 +193,11 @@ impl Exchange {
     ) -> Result<&Session, SessionError> {
         if self.closed.load(Ordering::SeqCst) {
             return Err(SessionError::closed());
+        }
+        if self.confusable.load(Ordering::Relaxed) {
+            let message = "two sessions of one request read the same header or cookie, or hand tokens out in the same: give \
+                 one of them another cookie name, or a header of its own with `HeaderSettings::named`";
+            return Err(SessionError::new(SessionErrorKind::System, message));
         }
         self.used.store(true, Ordering::Relaxed);
         let session = self

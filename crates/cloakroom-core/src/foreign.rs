@@ -185,10 +185,14 @@ impl ForeignSessions {
         let (base, values) = Loaded::split(values);
         let base = base.filter(|base| self.ids(secret).any(|id| id == base.id));
         let current = match &base {
-            Some(base) => Some(base.clone()),
-            None => self.find(secret, now).await?,
+            // What is over by what was loaded may have been pushed since.
+            Some(base) if !base.is_over(now) => Some(base.clone()),
+            _ => self.find(secret, now).await?,
         };
-        let Some(mut current) = current else { return self.gone(None, &values, None) };
+        let Some(mut current) = current else {
+            let reason = base.as_ref().map(|_| EndReason::Expired);
+            return self.gone(base.as_ref().map(|base| base.record.handle()), &values, reason);
+        };
         let handle = current.record.handle();
         for attempt in 1..=ATTEMPTS {
             if current.is_over(now) {

@@ -93,11 +93,11 @@ pub trait SessionStore: fmt::Debug + fmt::Display + Send + Sync + 'static {
     async fn revoke_all(&self, principal: &Principal, except: Option<Handle>) -> Result<u64, StoreError>;
 
     /// Removes up to `limit` expired records and outdated tombstones. Says how many went, and whether
-    /// it is to be called again: only a call that met its limit may leave something behind, but for
-    /// what others have locked.
+    /// to call again: a call that met its limit, or did not look at everything, may have left something.
+    /// A record that expired may take two sweeps: one makes it a tombstone, one removes that.
     ///
     /// Never removes a live record. Several sweepers at once block neither each other nor live traffic.
-    /// One call does a bounded amount of work, whatever there is.
+    /// One call changes at most `limit` records, be it to note that they are live after all.
     async fn sweep(&self, limit: u32) -> Result<Swept, StoreError>;
 
     /// Up to `limit` live records after the cursor, for migration and statistics.
@@ -392,8 +392,7 @@ pub struct Ended {
 pub struct Swept {
     /// How many records and tombstones went.
     pub removed: u64,
-    /// Whether the call ended at its limit, be it by looking at records that turned out to be live:
-    /// there may be more.
+    /// Whether to call again, for the call met its limit or did not look at everything.
     pub more: bool,
 }
 

@@ -14,10 +14,11 @@ use crate::token::{OsRandom, Random};
 /// Sweeps a store at an interval for as long as this exists, whatever the store does.
 ///
 /// * Works in batches of [`BATCH`](Self::BATCH) until nothing is left, and rests
-///   [`REST`](Self::REST) times as long as each took: live traffic goes first, however slow the store.
+///   [`REST`](Self::REST) times as long as each took, at most [`LONGEST_REST`](Self::LONGEST_REST): live traffic
+///   goes first, however slow the store.
 /// * A failure is an event and no end: the next attempt comes after a pause that doubles with each
 ///   failure, from a second to five minutes, and is up to half as long again by chance, lest all
-///   processes come back to a store at the same moment. The first success goes back to the interval.
+///   processes come back to a store at the same moment. The first batch that succeeds begins anew.
 /// * Any number of processes may sweep one store.
 ///
 /// ```
@@ -41,6 +42,8 @@ impl Sweeper {
     pub const BATCH: u32 = 100;
     /// How many times as long as a batch took the sweeper rests before the next.
     pub const REST: u32 = 3;
+    /// The longest rest: also a machine that slept through a batch goes on soon.
+    pub const LONGEST_REST: Duration = Duration::from_secs(30);
     /// The pause after the first failure, before chance lengthens it.
     pub const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
     /// The longest pause after failures, before chance lengthens it.
@@ -75,12 +78,13 @@ async fn run(store: Arc<dyn SessionStore>, interval: Duration, events: Arc<dyn E
     let random = OsRandom::default();
     let mut failures = 0;
     loop {
-        let pause = match sweep(&*store).await {
-            Ok(removed) => {
-                failures = 0;
-                events.emit(&Event::Swept { removed });
-                interval
-            }
+        let mut removed = 0;
+        let swept = sweep(&*store, &mut removed, &mut failures).await;
+        if swept.is_ok() || removed > 0 {
+            events.emit(&Event::Swept { removed });
+        }
+        let pause = match swept {
+            Ok(()) => interval,
             Err(error) => {
                 let pause = jittered(pause(failures), &random);
                 failures += 1;
@@ -92,18 +96,19 @@ async fn run(store: Arc<dyn SessionStore>, interval: Duration, events: Arc<dyn E
     }
 }
 
-async fn sweep(store: &dyn SessionStore) -> Result<u64, StoreError> {
-    let mut removed = 0;
+/// To the end, or the first batch that fails.
+async fn sweep(store: &dyn SessionStore, removed: &mut u64, failures: &mut u32) -> Result<(), StoreError> {
     loop {
         let begun = Instant::now();
         let swept = store.sweep(Sweeper::BATCH).await?;
-        removed += swept.removed;
+        *failures = 0;
+        *removed = removed.saturating_add(swept.removed);
         if !swept.more {
-            return Ok(removed);
+            return Ok(());
         }
         // A store in memory takes no time by some clocks.
         tokio::task::yield_now().await;
-        tokio::time::sleep(Sweeper::REST * begun.elapsed()).await;
+        tokio::time::sleep((Sweeper::REST * begun.elapsed()).min(Sweeper::LONGEST_REST)).await;
     }
 }
 

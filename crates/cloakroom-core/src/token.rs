@@ -103,7 +103,7 @@ impl Token {
     }
 
     /// The id of a token that this key ring minted for this cookie or header; anything else is refused without
-    /// a store call. So of two sessions in one application neither takes the other's token.
+    /// a store call. So of two sessions in one application, which may not share one, neither takes the other's token.
     pub(crate) fn open(ring: &KeyRing, binding: &str, text: &[u8]) -> Result<SessionId, Rejection> {
         if text.len() != Self::TEXT_LEN {
             return Err(Rejection::Malformed);

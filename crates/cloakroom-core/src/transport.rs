@@ -140,7 +140,7 @@ pub enum HeaderError {
 
 /// Whether something between client and application, or the application itself, would read or rewrite it.
 fn is_taken(name: &str) -> bool {
-    const PREFIXES: [&str; 9] = [
+    const PREFIXES: [&str; 11] = [
         "accept",
         "access-control-",
         "content-",
@@ -148,16 +148,19 @@ fn is_taken(name: &str) -> bool {
         "if-",
         "proxy-",
         "sec-",
+        "x-accel-",
         "x-content-type-",
         "x-forwarded-",
+        "x-http-method",
     ];
-    const NAMES: [&str; 47] = [
+    const NAMES: [&str; 60] = [
         "age",
         "allow",
         "alt-svc",
         "authentication-info",
         "authorization",
         "cache-control",
+        "cf-connecting-ip",
         "clear-site-data",
         "connection",
         "cookie",
@@ -170,34 +173,46 @@ fn is_taken(name: &str) -> bool {
         "from",
         "host",
         "keep-alive",
+        "last-event-id",
         "last-modified",
         "link",
         "location",
         "max-forwards",
         "origin",
         "pragma",
+        "priority",
         "range",
         "referer",
         "referrer-policy",
         "refresh",
         "retry-after",
+        "save-data",
         "server",
+        "server-timing",
         "set-cookie",
         "set-cookie2",
         "strict-transport-security",
         "te",
+        "traceparent",
+        "tracestate",
         "trailer",
         "transfer-encoding",
+        "true-client-ip",
         "upgrade",
         "user-agent",
         "vary",
         "via",
         "warning",
         "www-authenticate",
+        "x-client-ip",
         "x-csrf-token",
         "x-frame-options",
+        "x-method-override",
+        "x-original-url",
         "x-real-ip",
         "x-request-id",
+        "x-rewrite-url",
+        "x-sendfile",
         "x-session-warning",
     ];
     NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
@@ -282,6 +297,15 @@ impl Carrier {
             Self::Header(Header { request: None, .. }) => RequestHeader::Authorization,
             Self::Header(Header { request: Some(name), .. }) => RequestHeader::Named(name),
         }
+    }
+
+    /// Whether tokens of both arrive in one place, or leave in one.
+    pub(crate) fn is_confusable_with(&self, other: &Self) -> bool {
+        let leaves = match (self.response_header(), other.response_header()) {
+            (ResponseHeader::Named(one), ResponseHeader::Named(other)) => one == other,
+            _ => false,
+        };
+        leaves || self.binding() == other.binding()
     }
 
     pub(crate) fn response_header(&self) -> ResponseHeader<'_> {
@@ -424,6 +448,13 @@ mod tests {
             "Vary",
             "X-CSRF-Token",
             "X-Session-Warning",
+            "X-Accel-Redirect",
+            "X-Sendfile",
+            "X-HTTP-Method-Override",
+            "X-Original-URL",
+            "True-Client-IP",
+            "Last-Event-ID",
+            "traceparent",
         ] {
             for settings in [HeaderSettings::named(name), HeaderSettings::bearer().with_response(name)] {
                 assert_eq!(settings.validate(), Err(HeaderError::Taken(name.to_owned())));

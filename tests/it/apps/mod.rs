@@ -12,7 +12,10 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 
-use cloakroom_core::{CookieSettings, Csrf, Manager, Outcome, Require, Session, SessionError, SessionErrorKind};
+use cloakroom_core::{
+    Backend, CookieSettings, Csrf, KeyRing, Manager, MemoryStore, OsRandom, Outcome, Require, SecretKey, Session,
+    SessionError, SessionErrorKind,
+};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
@@ -73,9 +76,16 @@ pub(crate) async fn address(manager: &Arc<Manager>) -> Option<SocketAddr> {
     if let Some(address) = known {
         return Some(address);
     }
-    let address = serve(adapter, manager, manager).await;
+    let address = serve(adapter, manager, &others()).await;
     SCENE.with_borrow_mut(|scene| scene.as_mut().unwrap().served.push((manager.clone(), address)));
     Some(address)
+}
+
+/// Sessions of another name that no test comes near.
+fn others() -> Arc<Manager> {
+    let keys = KeyRing::new("others", &[SecretKey::generate(&OsRandom::default()).unwrap()]).unwrap();
+    let others = Manager::builder(Backend::store(Arc::new(MemoryStore::new())), keys);
+    others.cookie(CookieSettings::new().with_name("__Host-others")).build().unwrap()
 }
 
 /// Serves the application with a second kind of sessions, and gives its address.

@@ -12,7 +12,10 @@ use actix_web::{App, Error, HttpResponse};
 use cloakroom_actix::{
     LazySession, OptionalSession, ReadSession, Session, SessionError, SessionExt, SessionMiddleware,
 };
-use cloakroom_core::{CookieSettings, OutagePolicy, Page, Principal, State, StoreErrorKind, Verb};
+use cloakroom_core::{
+    Backend, CookieSettings, HeaderSettings, Manager, OutagePolicy, Page, Principal, State, StoreErrorKind, Transport,
+    Verb,
+};
 use cloakroom_testkit::Fault;
 
 use crate::support::{Running, Sessions, VISITS, all, body, cookie, count, request, running, visit};
@@ -161,6 +164,35 @@ async fn two_sessions_in_one_application_have_two_cookies_and_keep_apart() {
     assert_eq!(body(visit(&app, "/extension", Some(&jar)).await).await, "Some(20)");
     assert_eq!(body(visit(&app, "/read", Some(&cookies[0])).await).await, "None Some(20)");
     assert_eq!(body(visit(&app, "/optional", Some(&cookies[1])).await).await, "true false");
+}
+
+/// A customer's token would sign an administrator in.
+#[actix_web::test]
+async fn two_sessions_that_share_a_header_are_both_refused() {
+    let customers = Sessions::new();
+    let bearer = |transport| {
+        let backend = Backend::store(customers.store.clone());
+        Manager::builder(backend, customers.manager.keys().clone()).transport(transport).build().unwrap()
+    };
+    let way_out = |name: &str| bearer(Transport::Header(HeaderSettings::named(name).with_response("X-Token")));
+    let pairs = [
+        (customers.manager.clone(), customers.manager.clone()),
+        (customers.manager.clone(), Sessions::new().manager),
+        (bearer(Transport::bearer()), bearer(Transport::bearer())),
+        (way_out("X-Customer"), way_out("X-Admin")),
+    ];
+    for (outer, inner) in pairs {
+        let admin = async |admin: ReadSession<Admin>| format!("{:?}", admin.principal());
+        let customer = async |customer: ReadSession| format!("{:?}", customer.principal());
+        let app = || App::new().route("/admin", get().to(admin)).route("/", get().to(customer));
+        let (named, unnamed) = (SessionMiddleware::named::<Admin>, SessionMiddleware::new);
+        let unnamed_first = app().wrap(named(inner.clone())).wrap(unnamed(outer.clone()));
+        let named_first = app().wrap(unnamed(inner)).wrap(named(outer));
+        let apps = [running(init_service(unnamed_first).await), running(init_service(named_first).await)];
+        for (app, path) in apps.iter().flat_map(|app| [(app, "/admin"), (app, "/")]) {
+            assert_eq!(visit(app, path, None).await.status(), StatusCode::INTERNAL_SERVER_ERROR, "{path}");
+        }
+    }
 }
 
 #[actix_web::test]

@@ -6,7 +6,7 @@ use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use axum::routing::get;
 use cloakroom_axum::{LazySession, ReadSession, Session, SessionError, SessionLayer};
-use cloakroom_core::{CookieSettings, OutagePolicy, Verb};
+use cloakroom_core::{Backend, CookieSettings, HeaderSettings, Manager, OutagePolicy, Transport, Verb};
 use http::StatusCode;
 use http::header::{SET_COOKIE, VARY};
 
@@ -58,6 +58,39 @@ async fn two_sessions_in_one_application_have_two_cookies_and_keep_apart() {
     assert_eq!(body(visit(&app, "/lazy", Some(&jar)).await).await, "20");
     assert_eq!(body(visit(&app, "/read", Some(&cookies[0])).await).await, "None Some(20)");
     assert_eq!(body(visit(&app, "/optional", Some(&cookies[1])).await).await, "true false");
+}
+
+/// A customer's token would sign an administrator in.
+#[tokio::test]
+async fn two_sessions_that_share_a_header_are_both_refused() {
+    let customers = Sessions::new();
+    let bearer = |transport| {
+        let backend = Backend::store(customers.store.clone());
+        Manager::builder(backend, customers.manager.keys().clone()).transport(transport).build().unwrap()
+    };
+    let way_out = |name: &str| bearer(Transport::Header(HeaderSettings::named(name).with_response("X-Token")));
+    let pairs = [
+        (customers.manager.clone(), customers.manager.clone()),
+        (customers.manager.clone(), Sessions::new().manager),
+        (bearer(Transport::bearer()), bearer(Transport::bearer())),
+        (way_out("X-Customer"), way_out("X-Admin")),
+    ];
+    for (outer, inner) in pairs {
+        let admin = async |admin: ReadSession<Admin>| format!("{:?}", admin.principal());
+        let customer = async |customer: ReadSession| format!("{:?}", customer.principal());
+        for named_first in [false, true] {
+            let app = Router::new().route("/admin", get(admin)).route("/", get(customer));
+            let (outer, inner) = (outer.clone(), inner.clone());
+            let app = if named_first {
+                app.layer(SessionLayer::new(inner)).layer(SessionLayer::named::<Admin>(outer))
+            } else {
+                app.layer(SessionLayer::named::<Admin>(inner)).layer(SessionLayer::new(outer))
+            };
+            for path in ["/admin", "/"] {
+                assert_eq!(visit(&app, path, None).await.status(), StatusCode::INTERNAL_SERVER_ERROR, "{path}");
+            }
+        }
+    }
 }
 
 #[tokio::test]

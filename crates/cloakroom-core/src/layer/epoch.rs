@@ -470,7 +470,7 @@ impl SessionStore for Epoch {
         }
         let left = limit.saturating_sub(u32::try_from(swept.removed).unwrap_or(limit));
         let of_ledger = self.ledger.store().sweep(left).await?;
-        Ok(Swept { removed: swept.removed + of_ledger.removed, more: of_ledger.more })
+        Ok(Swept { removed: swept.removed.saturating_add(of_ledger.removed), more: of_ledger.more })
     }
 
     async fn scan(&self, after: Option<SessionId>, limit: u32) -> Result<Vec<(SessionId, Stored)>, StoreError> {

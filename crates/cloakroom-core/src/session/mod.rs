@@ -662,12 +662,16 @@ impl Session {
     pub(crate) fn try_finish(&self) -> Result<Option<CookieReply>, SessionError> {
         let Ok(_one_at_a_time) = self.shared.committing.try_lock() else { return Ok(None) };
         let mut inner = self.lock();
-        let idle =
-            inner.mode == Mode::ReadOnly || (inner.mode == Mode::Open && self.shared.has_nothing_to_write(&inner)?);
-        Ok(idle.then(|| {
+        let idle = match inner.mode {
+            Mode::ReadOnly => Ok(true),
+            Mode::Open => self.shared.has_nothing_to_write(&inner),
+            Mode::Unknown | Mode::Closed => Ok(false),
+        };
+        // An error ends the exchange as well.
+        if !matches!(idle, Ok(false)) {
             inner.mode = Mode::Closed;
-            std::mem::replace(&mut inner.cookie, CookieReply::Leave)
-        }))
+        }
+        Ok(idle?.then(|| std::mem::replace(&mut inner.cookie, CookieReply::Leave)))
     }
 
     /// Writes what is pending at the end of the request, and closes the handle.

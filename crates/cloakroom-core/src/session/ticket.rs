@@ -59,7 +59,12 @@ impl Session {
         manager.random().fill(&mut bytes[NONCE_AT..BODY])?;
         let nonce = URL_SAFE_NO_PAD.encode(&bytes[NONCE_AT..BODY]);
         let _one_at_a_time = self.shared.committing.lock().await;
-        if self.lock().base.is_none() && !self.lock().intents.renews() {
+        // A sign-in that is pending makes one; a renewal of nothing does not.
+        let is_there = {
+            let inner = self.lock();
+            inner.base.is_some() || inner.intents.login.is_some()
+        };
+        if !is_there {
             let message = "there is no session that a ticket could be for: it has not begun, or has ended";
             return Err(SessionError::new(SessionErrorKind::NotSignedIn, message));
         }
