@@ -42,7 +42,7 @@ the Origin header, and the hidden field `csrf_token` once there is a session.
   shop() { curl -sS -b jar -c jar -H \"Origin: $url\" \"$@\"; }
   field() { grep -o 'name=\"csrf_token\" value=\"[^\"]*' | head -n 1 | cut -d '\"' -f 4; }
 
-  shop -d email=ada@example.org $url/sign-in
+  shop -d email=ada@example.org -d \"csrf_token=$(shop $url/sign-in | field)\" $url/sign-in
   page=$(shop $url/sign-in/code)
   code=$(echo \"$page\" | grep -o 'id=\"the-code\">[^<]*' | cut -d '>' -f 2)
   shop --data-urlencode \"code=$code\" -d \"csrf_token=$(echo \"$page\" | field)\" $url/sign-in/code
