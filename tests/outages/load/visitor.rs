@@ -6,6 +6,7 @@ use cloakroom_core::{
     Exchange, Finish, Manager, Outcome, Random as _, Session, SessionError, SessionErrorKind, StoreError, WriteOutcome,
 };
 use cloakroom_testkit::SeededRandom;
+use tokio::time::timeout;
 
 use super::Shared;
 use super::account::Promise;
@@ -41,19 +42,30 @@ enum Action {
 
 impl Visitor {
     pub(super) async fn run(mut self) {
-        while !self.shared.is_stopped() {
-            match self.choose(100) {
-                0..45 => self.visit(Action::Read).await,
-                45..75 => self.visit(Action::Count).await,
-                75..83 => self.visit(Action::SignIn).await,
-                83..88 => self.visit(Action::Renew).await,
-                88..92 => self.visit(Action::SignOut).await,
-                _ => self.haunt().await,
+        let shared = Arc::clone(&self.shared);
+        while !shared.is_stopped() {
+            if timeout(shared.patience, self.step()).await.is_err() {
+                let what = format!("a request was not answered in {:?}", shared.patience);
+                // What became of it nobody knows, so nothing more can be said.
+                return self.breach(Promise::CallsReturn, &what);
             }
             tokio::task::yield_now().await;
         }
         // Nothing is under way any more: what was promised is there.
-        self.visit(Action::Read).await;
+        if timeout(shared.patience, self.visit(Action::Read)).await.is_err() {
+            self.breach(Promise::CallsReturn, "the last request was not answered");
+        }
+    }
+
+    async fn step(&mut self) {
+        match self.choose(100) {
+            0..45 => self.visit(Action::Read).await,
+            45..75 => self.visit(Action::Count).await,
+            75..83 => self.visit(Action::SignIn).await,
+            83..88 => self.visit(Action::Renew).await,
+            88..92 => self.visit(Action::SignOut).await,
+            _ => self.haunt().await,
+        }
     }
 
     fn choose(&self, below: u64) -> u64 {
