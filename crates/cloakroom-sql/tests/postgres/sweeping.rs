@@ -2,18 +2,25 @@
 
 use std::time::Duration;
 
-use cloakroom_core::{MemoryStore, SessionStore, Swept};
+use cloakroom_core::{Clock as _, MemoryStore, SessionStore, Swept};
+use cloakroom_sql::PostgresStore;
 
 use crate::support::{Place, create, id};
 
-#[tokio::test]
-async fn what_somebody_had_locked_goes_before_the_sweep_ends() {
+/// Twelve sessions, whose deadlines are a second apart.
+async fn twelve() -> (Place, PostgresStore) {
     let place = Place::new();
     let store = place.open().await;
     for n in 0..12 {
         create(&store, n, &place.record(n)).await;
         place.clock.advance(Duration::from_secs(1));
     }
+    (place, store)
+}
+
+#[tokio::test]
+async fn what_somebody_had_locked_goes_before_the_sweep_ends() {
+    let (place, store) = twelve().await;
     place.clock.advance(Duration::from_secs(120));
     let client = place.client().await;
     client.batch_execute("BEGIN").await.unwrap();
@@ -49,15 +56,10 @@ async fn what_nobody_would_be_told_of_any_more_leaves_no_tombstone() {
 
 #[tokio::test]
 async fn a_call_does_no_more_than_its_limit_of_work_where_all_turns_out_to_be_live() {
-    let place = Place::new();
-    let store = place.open().await;
-    for n in 0..12 {
-        create(&store, n, &place.record(n)).await;
-        place.clock.advance(Duration::from_secs(1));
-    }
+    let (place, store) = twelve().await;
     place.clock.advance(Duration::from_secs(30));
+    let now = place.clock.now();
     for n in 0..12 {
-        let now = cloakroom_core::Clock::now(&*place.clock);
         store.touch(&id(n), now, now + Duration::from_secs(300)).await.unwrap();
     }
     place.clock.advance(Duration::from_secs(120));
