@@ -132,7 +132,7 @@ mod catches {
         a_renewal_that_leaves_the_old_id: RenewCopies => EndedStaysEnded;
         a_renewal_that_loses_the_session: RenewLoses => SessionsAreKept;
         sessions_that_are_lost: LosesSessions => SessionsAreKept;
-        a_revocation_that_leaves_one_out: RevokesAllButOne => EndedStaysEnded;
+        a_revocation_that_leaves_one_out: RevokesAllButOne => EndedStaysEnded | ListsForgetTheEnded;
         a_list_that_leaves_one_out: ListsTooFew => SessionsAreKept;
         a_write_that_was_denied_and_done: LiesAboutFailure => NotDoneIsNotDone;
         an_error_that_no_outage_explains: CallsItCorrupt => ErrorsAreDocumented;

@@ -44,9 +44,10 @@ pub enum RedisDurability {
     /// For this many replicas too. A write that they do not acknowledge in time is reported as of
     /// unknown outcome: it is on the primary, and may be lost in a failover.
     ///
-    /// A failover keeps what was acknowledged if it promotes a replica that has it. Set
-    /// `min-replicas-to-write` on the server as well, so that a primary that is cut off stops
-    /// taking writes; `probe` warns where it is not set.
+    /// A failover keeps what was acknowledged if it promotes a replica that has it, which is certain
+    /// where every replica that may be promoted is asked; of fewer, the one that is known to have most is
+    /// preferred, and nothing is promised. Set `min-replicas-to-write` on the server as well, so that a
+    /// primary that is cut off stops taking writes. `probe` warns of both.
     Acked {
         /// How many, at least 1.
         replicas: u32,

@@ -213,6 +213,12 @@ fn warnings(
                      unknown outcome. Start replicas, or ask for fewer",
                     lags.len()
                 ));
+            } else if lags.len() > replicas as usize {
+                warn(format!(
+                    "{} replicas follow, and a write is acknowledged by {replicas}: a failover to another one, unless \
+                     its replica-priority is 0, may drop it. Ask for as many as may be promoted",
+                    lags.len()
+                ));
             }
             if settings.get("min-replicas-to-write") == Some("0") {
                 warn(format!(
@@ -288,6 +294,7 @@ mod tests {
         one(INFO, &[("appendfsync", "no")], RedisDurability::Async, "appendfsync");
         one(INFO, &[("min-replicas-to-write", "0")], ACKED, "min-replicas-to-write");
         one(&INFO.replace("state=online", "state=wait_bgsave"), &[], ACKED, "0 replicas follow");
+        one(&INFO.replace("state=wait_bgsave", "state=online"), &[], ACKED, "2 replicas follow");
         one(&INFO.replace("lag=1", "lag=60"), &[], RedisDurability::Async, "60 s behind");
         one(&INFO.replace("role:master", "role:slave"), &[], RedisDurability::Async, "role is slave");
         one(&INFO.replace("loading:0", "loading:1"), &[], RedisDurability::Async, "loading");

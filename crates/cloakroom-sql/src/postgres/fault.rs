@@ -7,6 +7,9 @@ use std::time::Duration;
 use cloakroom_core::{StoreError, StoreErrorKind, Verb, WriteOutcome};
 use tokio_postgres::error::{Severity, SqlState};
 
+/// Every error of PostgreSQL has a code of so many characters (its manual, appendix A).
+const SQLSTATE_LEN: usize = 5;
+
 /// A failure, shared by everyone it hit.
 #[derive(Clone, Debug)]
 pub(crate) struct Fault {
@@ -54,6 +57,11 @@ impl Fault {
             let fault = Self::new(StoreErrorKind::Unavailable, WriteOutcome::Unknown, message);
             return (fault.with_source(DriverError::new(error)), Remedy::Reconnect);
         };
+        // Whoever sends such an error is no PostgreSQL, so it is not believed that nothing was done either.
+        if state.code().len() != SQLSTATE_LEN {
+            let fault = Self::absurd(server, "an error whose code is none");
+            return (fault.with_source(DriverError::new(error)), Remedy::Reconnect);
+        }
         let (kind, message, remedy) = meaning(state, server);
         (Self::new(kind, WriteOutcome::NotDone, message).with_source(DriverError::new(error)), remedy)
     }
