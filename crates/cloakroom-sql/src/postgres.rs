@@ -14,6 +14,7 @@ mod work;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
@@ -146,6 +147,7 @@ impl PostgresStore {
         let (reads, writes) = (Queue::new(options.queue), Queue::new(options.queue));
         let (alive, ended) = watch::channel(());
         let of_readers = connections.len() / 2;
+        let anywhere = Arc::new(AtomicUsize::new(connections.len()));
         let mut connections = connections.into_iter();
         for (queue, most) in [(&reads, of_readers), (&writes, usize::MAX)] {
             let connected = Arc::new(watch::channel(0).0);
@@ -156,6 +158,7 @@ impl PostgresStore {
                     connector: Arc::clone(connector),
                     connection: Some(connection),
                     connected: Arc::clone(&connected),
+                    anywhere: Arc::clone(&anywhere),
                     clock: options.clock.clone(),
                     watchdog: Watchdog::new(options.timeout),
                 };

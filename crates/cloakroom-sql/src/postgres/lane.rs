@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cloakroom_core::{Clock, StoreErrorKind, WriteOutcome};
@@ -38,6 +39,8 @@ pub(crate) struct Lane {
     pub(crate) connection: Option<Connection>,
     /// How many of the lanes on this queue have a connection. One without leaves the work to them.
     pub(crate) connected: Arc<watch::Sender<usize>>,
+    /// How many lanes of the store have a connection.
+    pub(crate) anywhere: Arc<AtomicUsize>,
     pub(crate) clock: Option<Arc<dyn Clock>>,
     pub(crate) watchdog: Watchdog,
 }
@@ -85,7 +88,7 @@ impl Lane {
         let mut failures = 0u32;
         loop {
             let started = Instant::now();
-            let fault = match self.connect().await {
+            let mut fault = match self.connect().await {
                 Ok(()) => return Next::Reconnect,
                 Err(fault) => fault,
             };
@@ -109,8 +112,14 @@ impl Lane {
                 if jobs.is_empty() {
                     return Next::End;
                 }
-                if refused_quickly && Instant::now() >= earliest && self.connect().await.is_ok() {
-                    return Next::Work(jobs);
+                // Another lane, of reads or of writes, has found the server back: what this one knows is old.
+                let is_back = self.anywhere.load(Ordering::Relaxed) > 0;
+                if is_back || refused_quickly && Instant::now() >= earliest {
+                    tokio::time::sleep_until(earliest).await;
+                    match self.connect().await {
+                        Ok(()) => return Next::Work(jobs),
+                        Err(newer) => fault = newer,
+                    }
                 }
                 pack(jobs, self.connector.prepared).into_iter().for_each(|parcel| parcel.fail(&fault));
             }
@@ -120,12 +129,14 @@ impl Lane {
     async fn connect(&mut self) -> Result<(), Fault> {
         self.connection = Some(self.connector.connect().await?);
         self.connected.send_modify(|connected| *connected += 1);
+        self.anywhere.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
     fn take_connection(&mut self) -> Option<Connection> {
         let connection = self.connection.take()?;
         self.connected.send_modify(|connected| *connected -= 1);
+        self.anywhere.fetch_sub(1, Ordering::Relaxed);
         Some(connection)
     }
 

@@ -67,6 +67,28 @@ async fn a_write_that_was_sent_and_not_answered_is_unknown_and_not_repeated() {
     live(&store, 1).await;
 }
 
+/// Reads and writes have connections of their own: neither tells of an outage that the other saw end.
+#[tokio::test]
+async fn what_works_for_a_write_works_for_the_read_after_it() {
+    let url = shared::postgres();
+    let proxy = Proxy::to(&url).await;
+    let place = Place::at(proxy.url(&url));
+    let store = place.options().with_clock(place.clock.clone()).open().await.unwrap();
+    create(&store, 1, &place.record(1)).await;
+    for _ in 0..6 {
+        proxy.fall_silent();
+        for _ in 0..8 {
+            proxy.cut();
+            // tidy: sleep — attempts to connect fail, and each takes longer than a refusal does
+            tokio::time::sleep(Duration::from_millis(150)).await;
+        }
+        proxy.speak();
+        proxy.cut();
+        recovered(&store).await;
+        live(&store, 1).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_of_the_server_is_survived() {
     let server = Postgres::start().unwrap();

@@ -12,16 +12,10 @@ use tokio::sync::watch;
 pub(crate) struct Proxy {
     port: u16,
     counts: Arc<Counts>,
-    state: watch::Sender<State>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    Forwarding,
     /// Takes everything and hands on nothing, as a line that is cut somewhere in the middle.
-    Silent,
-    /// Closes every connection that there is.
-    Cut,
+    silent: Arc<AtomicBool>,
+    /// Goes up when every connection that there is closes.
+    cuts: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -29,7 +23,6 @@ struct Counts {
     statements: AtomicU64,
     parses: AtomicU64,
     connections: AtomicU64,
-    paused: AtomicBool,
 }
 
 impl Proxy {
@@ -38,21 +31,23 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let counts = Arc::new(Counts::default());
-        let (state, watched) = watch::channel(State::Forwarding);
+        let (silent, cuts) = (Arc::<AtomicBool>::default(), watch::Sender::new(0));
         tokio::spawn({
-            let counts = Arc::clone(&counts);
+            let (counts, silent, cuts) = (Arc::clone(&counts), Arc::clone(&silent), cuts.clone());
             async move {
                 while let Ok((client, _)) = listener.accept().await {
+                    let cut = cuts.subscribe();
                     counts.connections.fetch_add(1, Ordering::Relaxed);
                     let server = TcpStream::connect(&server).await.unwrap();
                     let (from_client, to_client) = client.into_split();
                     let (from_server, to_server) = server.into_split();
-                    tokio::spawn(requests(from_client, to_server, Arc::clone(&counts), watched.clone()));
-                    tokio::spawn(answers(from_server, to_client, watched.clone()));
+                    let (counts, silent) = (Arc::clone(&counts), Arc::clone(&silent));
+                    tokio::spawn(requests(from_client, to_server, counts, Arc::clone(&silent), cut.clone()));
+                    tokio::spawn(answers(from_server, to_client, silent, cut));
                 }
             }
         });
-        Self { port, counts, state }
+        Self { port, counts, silent, cuts }
     }
 
     /// The server's URL, through this.
@@ -71,18 +66,16 @@ impl Proxy {
     }
 
     pub(crate) fn fall_silent(&self) {
-        self.counts.paused.store(true, Ordering::SeqCst);
-        self.state.send_replace(State::Silent);
+        self.silent.store(true, Ordering::SeqCst);
     }
 
     pub(crate) fn speak(&self) {
-        self.state.send_replace(State::Forwarding);
+        self.silent.store(false, Ordering::SeqCst);
     }
 
-    /// Closes the connections that there are. New ones work.
+    /// Closes the connections that there are. New ones are taken.
     pub(crate) fn cut(&self) {
-        self.state.send_replace(State::Cut);
-        self.state.send_replace(State::Forwarding);
+        self.cuts.send_modify(|cuts| *cuts += 1);
     }
 }
 
@@ -97,15 +90,15 @@ async fn requests(
     mut client: OwnedReadHalf,
     mut server: OwnedWriteHalf,
     counts: Arc<Counts>,
-    mut state: watch::Receiver<State>,
+    silent: Arc<AtomicBool>,
+    mut cut: watch::Receiver<u64>,
 ) -> Option<()> {
     let mut started = false;
     loop {
         let mut head = vec![0; if started { 5 } else { 4 }];
         tokio::select! {
             read = client.read_exact(&mut head) => { read.ok()?; }
-            // Seen even if it has changed back meanwhile.
-            () = cut(&mut state) => return None,
+            cut = cut.changed() => return cut.ok(),
         }
         let length = u32::from_be_bytes(head[head.len() - 4..].try_into().unwrap()) as usize;
         let mut body = vec![0; length - 4];
@@ -116,7 +109,7 @@ async fn requests(
             _ => {}
         }
         started = true;
-        if *state.borrow() == State::Silent {
+        if silent.load(Ordering::SeqCst) {
             continue;
         }
         head.extend(body);
@@ -127,30 +120,17 @@ async fn requests(
 async fn answers(
     mut server: OwnedReadHalf,
     mut client: OwnedWriteHalf,
-    mut state: watch::Receiver<State>,
+    silent: Arc<AtomicBool>,
+    mut cut: watch::Receiver<u64>,
 ) -> Option<()> {
     let mut buffer = vec![0; 16384];
     loop {
         let read = tokio::select! {
             read = server.read(&mut buffer) => read.ok().filter(|read| *read > 0)?,
-            () = cut(&mut state) => return None,
+            cut = cut.changed() => return cut.ok(),
         };
-        if *state.borrow() == State::Forwarding {
+        if !silent.load(Ordering::SeqCst) {
             client.write_all(&buffer[..read]).await.ok()?;
-        }
-    }
-}
-
-/// Returns when the connections are to be cut.
-async fn cut(state: &mut watch::Receiver<State>) {
-    loop {
-        let before = *state.borrow_and_update();
-        if state.changed().await.is_err() {
-            return std::future::pending().await;
-        }
-        // From forwarding to forwarding: it was cut in between.
-        if before == *state.borrow() {
-            return;
         }
     }
 }
