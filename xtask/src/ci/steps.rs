@@ -1,7 +1,6 @@
 //! The steps that are a few calls of cargo.
 
 use std::fs;
-use std::num::NonZero;
 
 use super::backends;
 use super::workspace::{self, Package};
@@ -54,9 +53,7 @@ pub(super) fn test() -> Result<String> {
     if fs::exists(&report).unwrap_or(false) {
         fs::remove_file(&report).map_err(|e| format!("cannot remove {report}: {e}"))?;
     }
-    // Tests wait for servers, and for servers that do not answer, most of their time.
-    let threads = 2 * std::thread::available_parallelism().map_or(1, NonZero::get);
-    let outcome = Cmd::new(&format!("cargo nextest run --workspace --all-features --test-threads {threads}")).run();
+    let outcome = Cmd::new("cargo nextest run --workspace --all-features").run();
     let xml = fs::read_to_string(&report).map_err(|e| format!("no report of the tests in {report}: {e}"));
     let (table, untested) = xml.as_deref().map(backends::table).unwrap_or_default();
     if let Err(failure) = outcome {
