@@ -2,8 +2,8 @@
 //! time, allocations and, where valgrind is installed, instructions.
 //!
 //! ```text
-//! cargo bench -p cloakroom-benches                   the table
-//! cargo bench -p cloakroom-benches -- --no-valgrind  without counting instructions
+//! cargo bench -p cloakroom-benches --bench requests                   the table
+//! cargo bench -p cloakroom-benches --bench requests -- --no-valgrind  without counting instructions
 //! ```
 //!
 //! Instructions are counted by `valgrind --tool=callgrind` in a process of its own, as the

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use cloakroom_core::Csrf;
+use cloakroom_core::{Csrf, StoreErrorKind, Verb};
+use cloakroom_testkit::Fault;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::apps::{Adapter, guarded};
+use crate::apps::{Adapter, echo, guarded};
 use crate::setup::{Browser, Kind, Stack, World};
 
 const OURS: &str = "https://shop.example";
@@ -104,7 +105,7 @@ const FETCH_SITES: [(Option<&str>, Option<bool>); 6] = [
     (Some("garbage"), None),
 ];
 
-const ORIGINS: [&[&str]; 10] = [
+const ORIGINS: [&[&str]; 12] = [
     &[],
     &[OURS],
     &["null"],
@@ -115,6 +116,8 @@ const ORIGINS: [&[&str]; 10] = [
     &["https://Shop.example"],
     &["https://shop.example/path"],
     &[OURS, OURS],
+    &[OURS, "https://evil.example"],
+    &["https://evil.example", OURS],
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +167,17 @@ async fn no_request_of_another_site_enters_a_handler(adapter: Adapter) {
         let stranger = site.with_cookie("");
         let headers = ["sec-fetch-site: same-origin".to_owned()];
         assert_eq!(stranger.send("POST", "/do", &headers, Carrier::Header, &right).await.0, 403, "without a session");
+        let twice = [headers.clone(), headers].concat();
+        assert_eq!(site.send("POST", "/do", &twice, Carrier::Header, &right).await.0, 403, "a repeated Sec-Fetch-Site");
+        assert_eq!(site.entered(), entered);
+        for (fetch_site, origins, ours) in sources() {
+            let handshake = [headers_of(fetch_site, origins), vec!["upgrade: websocket".to_owned()]].concat();
+            let about = format!("a WebSocket, {fetch_site:?} {origins:?}");
+            let status = site.send("GET", "/socket", &handshake, Carrier::Header, &[]).await.0;
+            assert_eq!(status, if ours { 200 } else { 403 }, "{about}");
+            entered += u64::from(ours);
+            assert_eq!(site.entered(), entered, "{about}");
+        }
     })
     .await;
 }
@@ -210,6 +224,18 @@ async fn report_only_lets_everything_through_and_says_what_it_would_refuse(adapt
         world.events.forget();
         assert_eq!(site.send("POST", "/do", &[], Carrier::Header, &[]).await.0, 200);
         assert!(world.events.of("request_forged")[0].contains("Foreign"));
+        let body: String = (0..Csrf::MAX_FORM / 4).map(|place| format!("{place:08}")).collect();
+        let form = [ours[0].clone(), "content-type: application/x-www-form-urlencoded".to_owned()];
+        for chunked in [false, true] {
+            world.events.forget();
+            let answered = site.raw_as(chunked, "POST", "/do", &form, &body).await;
+            assert_eq!(answered, (200, echo(&body)), "all of a long form, chunked: {chunked}");
+            assert!(world.events.of("request_forged")[0].contains("NoToken"));
+        }
+        world.events.forget();
+        world.spy.always(Verb::Load, Fault::FailBefore(StoreErrorKind::Unavailable));
+        assert_eq!(site.send("POST", "/do", &ours, Carrier::Form, &[]).await.0, 200, "without the store");
+        assert!(world.events.of("request_forged").is_empty());
     })
     .await;
 }
@@ -316,11 +342,17 @@ async fn a_form_is_handed_on_whole_and_one_too_long_is_not(adapter: Adapter) {
         let headers = ["origin: https://shop.example", "content-type: application/x-www-form-urlencoded"];
         let headers = headers.map(str::to_owned);
         let form = |length: usize| format!("csrf_token={right}&rest={}", "x".repeat(length));
-        let (status, echo) = site.raw("POST", "/do", &headers, &form(1000)).await;
-        assert_eq!((status, echo), (200, format!("{}", form(1000).len())));
-        let (status, echo) = site.raw("POST", "/do", &headers, &form(Csrf::MAX_FORM)).await;
-        assert_eq!((status, echo.as_str()), (413, ""));
+        let (status, said) = site.raw("POST", "/do", &headers, &form(1000)).await;
+        assert_eq!((status, said), (200, echo(&form(1000))));
+        for chunked in [false, true] {
+            let (status, said) = site.raw_as(chunked, "POST", "/do", &headers, &form(Csrf::MAX_FORM)).await;
+            assert_eq!((status, said.as_str()), (413, ""));
+        }
         assert_eq!(site.entered(), 1);
+        // Where no token is asked for, nothing is read.
+        let lenient = Site::new(&world, Csrf::new([OURS]).unwrap().anonymous_by_origin()).await.with_cookie("");
+        let long = form(Csrf::MAX_FORM);
+        assert_eq!(lenient.raw("POST", "/do", &headers, &long).await, (200, echo(&long)));
     })
     .await;
 }
@@ -329,7 +361,7 @@ async fn a_form_is_handed_on_whole_and_one_too_long_is_not(adapter: Adapter) {
 fn sources() -> impl Iterator<Item = (Option<&'static str>, &'static [&'static str], bool)> {
     FETCH_SITES.into_iter().flat_map(|(fetch_site, verdict)| {
         ORIGINS.into_iter().map(move |origins| {
-            let ours = origins != &[OURS, OURS][..] && verdict.unwrap_or(origins == &[OURS][..]);
+            let ours = origins.len() < 2 && verdict.unwrap_or(origins == &[OURS][..]);
             (fetch_site, origins, ours)
         })
     })
@@ -430,12 +462,23 @@ impl Site {
 
     /// Status and body of the response.
     async fn raw(&self, method: &str, path: &str, headers: &[String], body: &str) -> (u16, String) {
+        self.raw_as(false, method, path, headers, body).await
+    }
+
+    /// The same, with a body whose length nobody knows before its end.
+    async fn raw_as(&self, chunked: bool, method: &str, path: &str, headers: &[String], body: &str) -> (u16, String) {
         let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
         let cookie = if self.cookie.is_empty() { String::new() } else { format!("cookie: {}\r\n", self.cookie) };
-        let length = body.len();
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: shop.example\r\nconnection: close\r\n{cookie}{headers}content-length: {length}\r\n\r\n{body}"
-        );
+        let body = match chunked {
+            false => format!("content-length: {}\r\n\r\n{body}", body.len()),
+            true => {
+                let chunks = body.as_bytes().chunks(10_000).map(|chunk| String::from_utf8_lossy(chunk));
+                let chunks: String = chunks.map(|chunk| format!("{:x}\r\n{chunk}\r\n", chunk.len())).collect();
+                format!("transfer-encoding: chunked\r\n\r\n{chunks}0\r\n\r\n")
+            }
+        };
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nhost: shop.example\r\nconnection: close\r\n{cookie}{headers}{body}");
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         // A server that refuses may hang up before it has read everything.
         let sent = stream.write_all(request.as_bytes()).await;

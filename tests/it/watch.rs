@@ -241,6 +241,32 @@ async fn a_store_that_cannot_be_asked_for_long_ends_the_watch_and_one_that_comes
     .await;
 }
 
+/// Whoever has not waited for long, and heard of an outage the last time or hears of it now, asks first.
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_nobody_waited_on_asks_before_it_gives_up() {
+    use crate::apps::{Adapter, through};
+    use crate::setup::{Kind, Stack};
+
+    let early = (Stack::Bare, Fault::FailBefore(StoreErrorKind::Unavailable));
+    // Its time is up while nobody waits.
+    let late = (Stack::Layered, Fault::NeverBegin);
+    for (stack, fault) in [early, late] {
+        let world = World::start(Kind::Memory, stack).await;
+        through(Adapter::Axum, world.events.clone(), async {
+            let exchange = cloakroom_core::Exchange::new(world.manager.clone());
+            let session = exchange.session(std::iter::empty(), Default::default).await.unwrap();
+            session.login("alice").unwrap();
+            session.commit().await.unwrap();
+            let mut busy = session.watch().unwrap();
+            world.spy.once(Verb::Load, fault);
+            assert!(tokio::time::timeout(Duration::from_millis(1), busy.ended()).await.is_err());
+            tokio::time::sleep(SessionWatch::PATIENCE * 2).await; // tidy: sleep — the clock stands, and is moved by this
+            assert!(tokio::time::timeout(SessionWatch::PATIENCE * 2, busy.ended()).await.is_err());
+        })
+        .await;
+    }
+}
+
 /// A worker of a server may end, and the watches of the others go on.
 #[test]
 fn a_runtime_that_ends_takes_no_watch_of_another_with_it() {

@@ -1,15 +1,18 @@
 //! Around the handlers, inside of the sessions: refuses what other sites send in a visitor's name.
 
 use std::fmt;
-use std::future::Ready;
+use std::future::{self, Ready};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use actix_web::body::{BodyStream, BoxBody, EitherBody, MessageBody, to_bytes_limited};
+use actix_web::body::{BoxBody, EitherBody, MessageBody};
 use actix_web::dev::{Payload, Service, ServiceRequest, ServiceResponse, Transform};
-use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN, VARY};
+use actix_web::error::PayloadError;
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN, UPGRADE, VARY};
+use actix_web::web::Bytes;
 use actix_web::{Error, HttpMessage as _, HttpResponse};
 use cloakroom_core::{Csrf, CsrfRequest, CsrfVerdict};
+use futures_util::stream::{self, StreamExt as _};
 
 use crate::extract::{ReadSession, exchange};
 use crate::gate::{Gate, GateService};
@@ -81,25 +84,30 @@ where
 impl<M: 'static> Gate for CsrfMiddleware<M> {
     async fn pass(&self, request: &mut ServiceRequest) -> Result<Option<HttpResponse>, Error> {
         let (fetch_site, origin) = (lines(request, &SEC_FETCH_SITE), lines(request, &ORIGIN));
-        let (method, path) = (request.method().as_str(), request.uri().path());
+        let (method, path, upgrade) = (request.method().as_str(), request.uri().path(), lines(request, &UPGRADE));
         let forgeable = Slot::<M>::exchange(&request.extensions()).is_none_or(|exchange| exchange.is_forgeable());
-        let checked = match self.csrf.check_request(CsrfRequest { method, path, fetch_site, origin }) {
+        let checked = match self.csrf.check_request(CsrfRequest { method, path, fetch_site, origin, upgrade }) {
             _ if !forgeable => Ok(()),
             CsrfVerdict::Pass => Ok(()),
             CsrfVerdict::Refuse(reason) => Err(reason),
             CsrfVerdict::NeedsToken => {
                 let exchange = exchange::<M>(&request.extensions())?;
-                let session = ReadSession::<M>::open(&exchange, request.request().head()).await?;
+                let session = match ReadSession::<M>::open(&exchange, request.request().head()).await {
+                    Ok(session) => session,
+                    Err(_) if self.csrf.reports_only() => return Ok(None),
+                    Err(error) => return Err(error.into()),
+                };
                 let mut form = None;
                 let content_type = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-                if Csrf::reads_form(request.headers().contains_key(CSRF_TOKEN), content_type) {
-                    let Ok(whole) = to_bytes_limited(BodyStream::new(request.take_payload()), Csrf::MAX_FORM).await
-                    else {
-                        return Ok(Some(HttpResponse::PayloadTooLarge().finish()));
+                if self.csrf.reads_form(&session, request.headers().contains_key(CSRF_TOKEN), content_type) {
+                    let Ok((read, body)) = read_form(request.take_payload()).await else {
+                        return Ok(Some(HttpResponse::BadRequest().finish()));
                     };
-                    let Ok(whole) = whole else { return Ok(Some(HttpResponse::BadRequest().finish())) };
-                    request.set_payload(Payload::from(whole.clone()));
-                    form = Some(whole);
+                    if read.is_none() && !self.csrf.reports_only() {
+                        return Ok(Some(HttpResponse::PayloadTooLarge().finish()));
+                    }
+                    request.set_payload(body);
+                    form = read;
                 }
                 self.csrf.check_token(&session, lines(request, &CSRF_TOKEN), form.as_deref())
             }
@@ -114,6 +122,20 @@ impl<M: 'static> Gate for CsrfMiddleware<M> {
         }
         Ok(None)
     }
+}
+
+/// The form, unless it is too long, and in both cases the whole body anew. An error is that of a body that broke off.
+async fn read_form(mut body: Payload) -> Result<(Option<Bytes>, Payload), PayloadError> {
+    let mut read = Vec::new();
+    while let Some(chunk) = body.next().await {
+        read.extend_from_slice(&chunk?);
+        if read.len() > Csrf::MAX_FORM {
+            let begun = stream::once(future::ready(Ok(Bytes::from(read))));
+            return Ok((None, Payload::Stream { payload: Box::pin(begun.chain(body)) }));
+        }
+    }
+    let whole = Bytes::from(read);
+    Ok((Some(whole.clone()), Payload::from(whole)))
 }
 
 fn lines<'a>(request: &'a ServiceRequest, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> + use<'a> {

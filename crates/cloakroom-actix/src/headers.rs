@@ -25,6 +25,8 @@ pub(crate) fn write(finish: Finish, exchange: &Exchange, headers: &mut HeaderMap
             headers.append(VARY, name);
         }
     }
+    let removed = headers.iter().filter(|(name, line)| finish.removes(name.as_str(), line.as_bytes()));
+    let removed: Vec<_> = removed.map(|(name, _)| name.clone()).collect();
     let Finish { set, vary: _, no_store, warning, challenge, error: _ } = finish;
     // Always a header value, for the same reason.
     if let Some(Ok(mut value)) = set.map(HeaderValue::try_from) {
@@ -41,6 +43,9 @@ pub(crate) fn write(finish: Finish, exchange: &Exchange, headers: &mut HeaderMap
     }
     if no_store {
         headers.insert(CACHE_CONTROL, NO_STORE);
+        for name in removed {
+            headers.remove(name);
+        }
     }
     if let Some(challenge) = challenge
         && !headers.contains_key(WWW_AUTHENTICATE)
@@ -54,8 +59,8 @@ pub(crate) fn write(finish: Finish, exchange: &Exchange, headers: &mut HeaderMap
 
 /// How a handler with this response ended.
 pub(crate) fn outcome<B>(response: &HttpResponse<B>) -> Outcome {
-    let cache_control = response.headers().get_all(CACHE_CONTROL);
-    Outcome::answered(response.status().as_u16(), cache_control.map(HeaderValue::as_bytes))
+    let headers = response.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    Outcome::answered(response.status().as_u16(), headers)
 }
 
 /// The lines of the header that may carry the token.

@@ -83,7 +83,9 @@ impl SessionMiddleware {
 
 impl<M> SessionMiddleware<M> {
     /// The same middleware for a scope that gets something else while the store is out of reach than the
-    /// policy says. May go inside of the application's; the one nearest to the handler counts.
+    /// policy says. May go inside of the application's; the one nearest to the handler counts. Guards and CSRF
+    /// checks look at the session too: those around the scope go by the application's policy, and what they were given in
+    /// an outage is refused to a scope that fails closed.
     ///
     /// ```
     /// use actix_web::web;

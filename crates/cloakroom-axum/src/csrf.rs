@@ -1,18 +1,17 @@
 //! Around the handlers, inside of the sessions: refuses what other sites send in a visitor's name.
 
-use std::error::Error as _;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::{fmt, mem};
+use std::{fmt, future, mem};
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, HttpBody as _};
 use axum::extract::{FromRequestParts, OriginalUri, Request};
 use axum::response::{IntoResponse, Response};
 use cloakroom_core::{Csrf, CsrfRequest, CsrfVerdict};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, ORIGIN, VARY};
+use futures_util::stream::{self, StreamExt as _};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ORIGIN, UPGRADE, VARY};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
-use http_body_util::LengthLimitError;
 use tower_layer::Layer;
 
 use crate::extract::{ReadSession, exchange};
@@ -81,15 +80,21 @@ impl<M: 'static> Gate for CsrfLayer<M> {
             CsrfVerdict::Pass => Ok(()),
             CsrfVerdict::Refuse(reason) => Err(reason),
             CsrfVerdict::NeedsToken => {
+                exchange::<M>(&parts).map_err(IntoResponse::into_response)?;
                 let session = <ReadSession<M> as FromRequestParts<()>>::from_request_parts(&mut parts, &()).await;
-                let session = session.map_err(IntoResponse::into_response)?;
+                let session = match session {
+                    Ok(session) => session,
+                    Err(_) if self.csrf.reports_only() => return Ok(Request::from_parts(parts, body)),
+                    Err(error) => return Err(error.into_response()),
+                };
                 let mut form = None;
                 let content_type = parts.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-                if Csrf::reads_form(parts.headers.contains_key(CSRF_TOKEN), content_type) {
-                    let whole = to_bytes(mem::take(&mut body), Csrf::MAX_FORM).await;
-                    let whole = whole.map_err(|error| refused_form(&error).into_response())?;
-                    body = Body::from(whole.clone());
-                    form = Some(whole);
+                if self.csrf.reads_form(&session, parts.headers.contains_key(CSRF_TOKEN), content_type) {
+                    let read = read_form(mem::take(&mut body)).await;
+                    (form, body) = read.map_err(|_| StatusCode::BAD_REQUEST.into_response())?;
+                    if form.is_none() && !self.csrf.reports_only() {
+                        return Err(StatusCode::PAYLOAD_TOO_LARGE.into_response());
+                    }
                 }
                 self.csrf.check_token(&session, lines(&parts, CSRF_TOKEN), form.as_deref())
             }
@@ -104,17 +109,29 @@ impl<M: 'static> Gate for CsrfLayer<M> {
     }
 }
 
-/// A form that is too long, or that broke off.
-fn refused_form(error: &axum::Error) -> StatusCode {
-    let too_long = error.source().is_some_and(<dyn std::error::Error>::is::<LengthLimitError>);
-    if too_long { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::BAD_REQUEST }
+/// The form, unless it is too long, and in both cases the whole body anew. An error is that of a body that broke off.
+async fn read_form(body: Body) -> Result<(Option<Bytes>, Body), axum::Error> {
+    if body.size_hint().lower() > Csrf::MAX_FORM as u64 {
+        return Ok((None, body));
+    }
+    let (mut read, mut rest) = (Vec::new(), body.into_data_stream());
+    while let Some(chunk) = rest.next().await {
+        read.extend_from_slice(&chunk?);
+        if read.len() > Csrf::MAX_FORM {
+            let begun = stream::once(future::ready(Ok(Bytes::from(read))));
+            return Ok((None, Body::from_stream(begun.chain(rest))));
+        }
+    }
+    let whole = Bytes::from(read);
+    Ok((Some(whole.clone()), Body::from(whole)))
 }
 
 fn first_check(csrf: &Csrf, parts: &Parts) -> CsrfVerdict {
     // As it was sent: a nest takes its prefix away.
     let path = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |OriginalUri(uri)| uri).path();
     let (fetch_site, origin) = (lines(parts, SEC_FETCH_SITE), lines(parts, ORIGIN));
-    csrf.check_request(CsrfRequest { method: parts.method.as_str(), path, fetch_site, origin })
+    let (method, upgrade) = (parts.method.as_str(), lines(parts, UPGRADE));
+    csrf.check_request(CsrfRequest { method, path, fetch_site, origin, upgrade })
 }
 
 fn lines(parts: &Parts, name: HeaderName) -> impl Iterator<Item = &[u8]> {

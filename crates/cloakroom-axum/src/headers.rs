@@ -36,6 +36,8 @@ pub(crate) fn write(finish: Finish, exchange: &Exchange, headers: &mut HeaderMap
         };
         name.map(|name| headers.append(VARY, name));
     }
+    let removed = headers.iter().filter(|(name, line)| finish.removes(name.as_str(), line.as_bytes()));
+    let removed: Vec<_> = removed.map(|(name, _)| name.clone()).collect();
     let Finish { set, vary: _, no_store, warning, challenge, error: _ } = finish;
     // Always a header value, for the same reason.
     if let Some(Ok(mut value)) = set.map(HeaderValue::try_from) {
@@ -52,6 +54,9 @@ pub(crate) fn write(finish: Finish, exchange: &Exchange, headers: &mut HeaderMap
     }
     if no_store {
         headers.insert(CACHE_CONTROL, no_store_value());
+        for name in removed {
+            headers.remove(name);
+        }
     }
     if let Some(challenge) = challenge {
         headers.entry(WWW_AUTHENTICATE).or_insert(HeaderValue::from_static(challenge));
@@ -63,8 +68,8 @@ pub(crate) fn write(finish: Finish, exchange: &Exchange, headers: &mut HeaderMap
 
 /// How a handler with this response ended.
 pub(crate) fn outcome(response: &Response) -> Outcome {
-    let cache_control = response.headers().get_all(CACHE_CONTROL);
-    Outcome::answered(response.status().as_u16(), cache_control.iter().map(HeaderValue::as_bytes))
+    let headers = response.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    Outcome::answered(response.status().as_u16(), headers)
 }
 
 pub(crate) const fn no_store_value() -> HeaderValue {

@@ -76,7 +76,9 @@ impl SessionLayer {
 
 impl<M> SessionLayer<M> {
     /// The same layer for a group of routes that get something else while the store is out of reach
-    /// than the policy says. May go inside of the application's layer; the one nearest to the handler counts.
+    /// than the policy says. May go inside of the application's layer; the one nearest to the handler counts. Guards and CSRF
+    /// checks look at the session too: those around the group go by the application's policy, and what they were given in
+    /// an outage is refused to a group that fails closed.
     ///
     /// ```
     /// use axum::{Router, routing::get};

@@ -91,9 +91,11 @@ impl Provenance<'_> {
     /// ```
     #[must_use]
     pub fn is_ours(&self, origins: &[&str]) -> bool {
-        if matches!(self.method, "GET" | "HEAD" | "OPTIONS") {
-            return true;
-        }
+        matches!(self.method, "GET" | "HEAD" | "OPTIONS") || self.names_one_of(origins)
+    }
+
+    /// The same of a request whose method says nothing, such as a WebSocket's handshake.
+    pub(crate) fn names_one_of(&self, origins: &[&str]) -> bool {
         let ours = |origin: &[u8]| origins.iter().any(|known| known.as_bytes() == origin);
         match self.fetch_site {
             Some(b"same-origin" | b"none") => true,

@@ -1,9 +1,9 @@
 //! One request and its response, for adapters: headers in, headers out, and nothing decided elsewhere.
 
 use std::error::Error as StdError;
-use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::{fmt, iter};
 
 use tokio::sync::OnceCell;
 
@@ -38,7 +38,8 @@ pub enum Outcome {
     Answered {
         /// Its status.
         status: u16,
-        /// Whether its `Cache-Control` lets shared caches keep it (`public` or `s-maxage`).
+        /// Whether its `Cache-Control` lets shared caches keep it (`public` or `s-maxage`), or a header for some of them
+        /// does (RFC 9213).
         public: bool,
     },
     /// Without a response that could carry a token: it panicked, or returned an error that somebody
@@ -55,7 +56,7 @@ pub struct Finish {
     pub set: Option<String>,
     /// Add the name of the [request's header](Exchange::request_header) to `Vary`.
     pub vary: bool,
-    /// Replace `Cache-Control` by `no-store`.
+    /// Replace `Cache-Control` by `no-store`, and remove what [`removes`](Self::removes) names.
     pub no_store: bool,
     /// Add `X-Session-Warning` with this text.
     pub warning: Option<&'static str>,
@@ -66,17 +67,47 @@ pub struct Finish {
 }
 
 impl Outcome {
-    /// With a response of this status and these `Cache-Control` lines.
-    pub fn answered<'a>(status: u16, cache_control: impl Iterator<Item = &'a [u8]>) -> Self {
-        let public = members(cache_control).any(|directive| {
-            let name = directive.split_once('=').map_or(directive, |(name, _)| name.trim_end());
-            name.eq_ignore_ascii_case("public") || name.eq_ignore_ascii_case("s-maxage")
+    /// With a response of this status and these headers, by their names in lower case.
+    pub fn answered<'a>(status: u16, mut headers: impl Iterator<Item = (&'a str, &'a [u8])>) -> Self {
+        let public = headers.any(|(name, line)| match name {
+            "cache-control" => members(iter::once(line)).any(|directive| {
+                let name = directive.split_once('=').map_or(directive, |(name, _)| name.trim_end());
+                name.eq_ignore_ascii_case("public") || name.eq_ignore_ascii_case("s-maxage")
+            }),
+            name => lets_some_keep(name, line),
         });
         Self::Answered { status, public }
     }
 }
 
+/// Whether a header lets some caches keep a response, which obey it in place of `Cache-Control`: RFC 9213, and what came
+/// before it.
+fn lets_some_keep(name: &str, line: &[u8]) -> bool {
+    let says = |words: &[&str]| {
+        members(iter::once(line)).any(|directive| words.iter().any(|word| directive.eq_ignore_ascii_case(word)))
+    };
+    let has_age = || {
+        let named = |directive: &str| directive.split('=').next().unwrap_or_default().trim().to_ascii_lowercase();
+        members(iter::once(line))
+            .any(|directive| named(directive).ends_with("max-age") || named(directive).ends_with("maxage"))
+    };
+    let forbids = || says(&["no-store", "private", "no-cache", "max-age=0", "0", "off"]);
+    match name {
+        // These are about what a surrogate does with the body as well.
+        "surrogate-control" | "edge-control" => has_age() && !forbids(),
+        "x-accel-expires" => !forbids(),
+        name => name.ends_with("-cache-control") && !forbids(),
+    }
+}
+
 impl Finish {
+    /// Whether a header of the response, by its name in lower case, has to go: a cache would obey this line of it in place
+    /// of `no-store`.
+    #[must_use]
+    pub fn removes(&self, name: &str, line: &[u8]) -> bool {
+        self.no_store && lets_some_keep(name, line)
+    }
+
     /// Whether this header has to be added to the `Vary` of a response that has these lines of it.
     pub fn adds_vary<'a>(&self, header: RequestHeader<'_>, vary: impl Iterator<Item = &'a [u8]>) -> bool {
         self.vary && !members(vary).any(|name| name == "*" || name.eq_ignore_ascii_case(header.as_str()))
@@ -106,7 +137,7 @@ const INVALID_TOKEN: &str = "Bearer realm=\"session\", error=\"invalid_token\"";
 const NOT_ENOUGH: &str = "Bearer realm=\"session\", error=\"insufficient_user_authentication\"";
 
 /// The members of a list header, over all its lines.
-fn members<'a>(lines: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = &'a str> {
+pub(crate) fn members<'a>(lines: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = &'a str> {
     lines.filter_map(|line| std::str::from_utf8(line).ok()).flat_map(|line| line.split(',')).map(str::trim)
 }
 
@@ -128,7 +159,9 @@ impl Exchange {
     }
 
     /// What this request gets while the store is out of reach, in place of what the policy says. The
-    /// last word counts: of nested layers the one nearest to the handler speaks last.
+    /// last word counts: of nested layers the one nearest to the handler speaks last. What a guard or a CSRF check
+    /// further out was given before, it was given under the policy of then; an anonymous view from there is refused where the
+    /// policy is to fail closed.
     pub fn set_outage(&self, outage: OutagePolicy) {
         *self.outage.lock().unwrap_or_else(PoisonError::into_inner) = Some(outage);
     }
@@ -183,7 +216,17 @@ impl Exchange {
 
     /// The session if somebody has opened it already, to read from only: for code that cannot wait.
     pub fn opened(&self) -> Option<ReadSession> {
-        self.session.get().cloned().map(ReadSession::new)
+        self.session.get().filter(|session| !self.is_withheld(session)).cloned().map(ReadSession::new)
+    }
+
+    fn outage(&self) -> OutagePolicy {
+        let outage = *self.outage.lock().unwrap_or_else(PoisonError::into_inner);
+        outage.unwrap_or(self.manager.policy().outage())
+    }
+
+    /// Whether this is the anonymous view that somebody further out was given, and here the policy is to fail closed.
+    fn is_withheld(&self, session: &Session) -> bool {
+        session.lock().read_only && self.outage() == OutagePolicy::FailClosed
     }
 
     async fn open<'a>(
@@ -200,14 +243,11 @@ impl Exchange {
             return Err(SessionError::new(SessionErrorKind::System, message));
         }
         self.used.store(true, Ordering::Relaxed);
-        let session = self
-            .session
-            .get_or_try_init(|| {
-                let outage = *self.outage.lock().unwrap_or_else(PoisonError::into_inner);
-                let outage = outage.unwrap_or(self.manager.policy().outage());
-                self.manager.open(lines, client, outage)
-            })
-            .await?;
+        let session = self.session.get_or_try_init(|| self.manager.open(lines, client, self.outage())).await?;
+        if self.is_withheld(session) {
+            let message = "the session store was out of reach when this request asked first";
+            return Err(SessionError::new(SessionErrorKind::Unavailable, message));
+        }
         // Opened by a task that outlives the response, while it left: nobody would write its changes.
         if self.closed.load(Ordering::SeqCst) { Err(SessionError::closed()) } else { Ok(session) }
     }
@@ -284,7 +324,7 @@ impl Exchange {
     fn conclude(&self, session: &Session, cookie: Result<CookieReply, SessionError>, outcome: Outcome) -> Finish {
         let mut finish = self.begin();
         let mut inner = session.lock();
-        if inner.read_only {
+        if inner.read_only && self.outage() == OutagePolicy::AnonymousReadOnly {
             finish.warning = Some("session store unavailable; anonymous view");
         }
         let cookie = cookie.unwrap_or_else(|error| {

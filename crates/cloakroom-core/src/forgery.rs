@@ -4,6 +4,7 @@
 use std::fmt;
 
 use crate::csrf::Provenance;
+use crate::exchange::members;
 use crate::session::ReadSession;
 
 /// Which requests a CSRF middleware lets through.
@@ -16,6 +17,9 @@ use crate::session::ReadSession;
 /// 2. The session's [token](crate::Session::csrf_token), in the header [`HEADER`](Self::HEADER) or else in the field
 ///    [`FIELD`](Self::FIELD) of a URL-encoded form. Once: a repeated one is refused. Neither a query nor a cookie
 ///    is looked at. Forms in other encodings and JSON send the header.
+///
+/// The handshake of a WebSocket has to pass the first of them: pages of other sites may open one and read what it says,
+/// which no CORS rule prevents. A [ticket](crate::Session::ticket) binds it to the session besides.
 ///
 /// Requests whose token is in a [header](crate::Transport::Header) pass without a check: browsers add cookies to what
 /// other sites send, and no such header.
@@ -54,6 +58,8 @@ pub struct CsrfRequest<'a, I> {
     pub fetch_site: I,
     /// All `Origin` headers.
     pub origin: I,
+    /// All `Upgrade` headers.
+    pub upgrade: I,
 }
 
 /// Why a request was refused.
@@ -111,7 +117,8 @@ impl Csrf {
     }
 
     /// Lets through what would be refused, with the [event](crate::Event::RequestForged) all the same: to see who
-    /// would be hit. It protects nobody.
+    /// would be hit. It protects nobody. A form that is too long to be searched counts as one without a token, and where
+    /// the session cannot be opened there is nothing to report.
     #[must_use]
     pub const fn report_only(mut self) -> Self {
         self.report_only = true;
@@ -138,26 +145,34 @@ impl Csrf {
 
     /// The first check.
     pub fn check_request<'a, I: Iterator<Item = &'a [u8]>>(&self, request: CsrfRequest<'a, I>) -> CsrfVerdict {
-        let CsrfRequest { method, path, mut fetch_site, mut origin } = request;
-        if matches!(method, "GET" | "HEAD" | "OPTIONS") || self.exemptions.iter().any(|exempt| exempt == path) {
+        let CsrfRequest { method, path, mut fetch_site, mut origin, upgrade } = request;
+        let handshake = match method {
+            "GET" => members(upgrade).any(|protocol| protocol.eq_ignore_ascii_case("websocket")),
+            // Over HTTP/2 (RFC 8441) and 3 (RFC 9220); what else browsers send it for is as little theirs to open.
+            method => method == "CONNECT",
+        };
+        let safe = matches!(method, "GET" | "HEAD" | "OPTIONS") && !handshake;
+        if safe || self.exemptions.iter().any(|exempt| exempt == path) {
             return CsrfVerdict::Pass;
         }
         let provenance = Provenance { method, fetch_site: fetch_site.next(), origin: origin.next() };
         let repeated = fetch_site.next().is_some() || origin.next().is_some();
         let origins: Vec<&str> = self.origins.iter().map(String::as_str).collect();
-        if repeated || !provenance.is_ours(&origins) {
+        if repeated || !provenance.names_one_of(&origins) {
             return CsrfVerdict::Refuse(CsrfRefusal::Foreign);
         }
-        CsrfVerdict::NeedsToken
+        if handshake { CsrfVerdict::Pass } else { CsrfVerdict::NeedsToken }
     }
 
-    /// Whether the token has to be looked for in the body: no header carries it, and this is a form.
+    /// Whether the token has to be looked for in the body: one is needed, no header carries it, and this is a form.
     #[must_use]
-    pub fn reads_form(has_header: bool, content_type: Option<&[u8]>) -> bool {
-        let essence = |value: &[u8]| value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().to_vec();
-        !has_header
-            && content_type
-                .is_some_and(|value| essence(value).eq_ignore_ascii_case(b"application/x-www-form-urlencoded"))
+    pub fn reads_form(&self, session: &ReadSession, has_header: bool, content_type: Option<&[u8]>) -> bool {
+        !has_header && content_type.is_some_and(is_form) && !self.passes_by_origin(session)
+    }
+
+    /// Whether the first check is all there is to check.
+    fn passes_by_origin(&self, session: &ReadSession) -> bool {
+        self.anonymous_by_origin && session.handle().is_none()
     }
 
     /// The second check, with all headers of the name [`HEADER`](Self::HEADER), and with the body where
@@ -171,7 +186,7 @@ impl Csrf {
         headers: impl Iterator<Item = &'a [u8]>,
         form: Option<&'a [u8]>,
     ) -> Result<(), CsrfRefusal> {
-        if self.anonymous_by_origin && session.handle().is_none() {
+        if self.passes_by_origin(session) {
             return Ok(());
         }
         let mut tokens: Vec<&[u8]> = headers.collect();
@@ -209,6 +224,11 @@ impl fmt::Display for CsrfRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
+}
+
+fn is_form(content_type: &[u8]) -> bool {
+    let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
+    essence.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
 }
 
 fn is_origin(origin: &str) -> bool {
@@ -262,10 +282,29 @@ mod tests {
     }
 
     #[test]
-    fn only_url_encoded_forms_without_a_header_are_read() {
-        assert!(Csrf::reads_form(false, Some(b"Application/X-WWW-Form-URLEncoded ; charset=utf-8")));
-        assert!(!Csrf::reads_form(true, Some(b"application/x-www-form-urlencoded")));
-        assert!(!Csrf::reads_form(false, Some(b"multipart/form-data; boundary=application/x-www-form-urlencoded")));
-        assert!(!Csrf::reads_form(false, None));
+    fn only_url_encoded_forms_are_forms() {
+        assert!(is_form(b"Application/X-WWW-Form-URLEncoded ; charset=utf-8"));
+        assert!(!is_form(b"multipart/form-data; boundary=application/x-www-form-urlencoded"));
+        assert!(!is_form(b""));
+    }
+
+    #[test]
+    fn a_handshake_of_a_websocket_is_checked_by_its_origin_and_asked_for_no_token() {
+        let csrf = Csrf::new(["https://shop.example"]).unwrap();
+        let verdict = |method, upgrade: &'static str, origin: &'static str| {
+            let lines = |line: &'static str| (!line.is_empty()).then_some(line.as_bytes()).into_iter();
+            let (fetch_site, origin, upgrade) = (lines(""), lines(origin), lines(upgrade));
+            csrf.check_request(CsrfRequest { method, path: "/socket", fetch_site, origin, upgrade })
+        };
+        for (method, upgrade) in [("GET", "websocket"), ("GET", "h2c, WebSocket"), ("CONNECT", "")] {
+            assert_eq!(verdict(method, upgrade, "https://shop.example"), CsrfVerdict::Pass, "{method} {upgrade}");
+            for origin in ["", "null", "https://evil.example", "https://evil.shop.example"] {
+                let refused = CsrfVerdict::Refuse(CsrfRefusal::Foreign);
+                assert_eq!(verdict(method, upgrade, origin), refused, "{method} {upgrade} {origin}");
+            }
+        }
+        for upgrade in ["", "h2c", "websockets"] {
+            assert_eq!(verdict("GET", upgrade, "https://evil.example"), CsrfVerdict::Pass, "{upgrade}");
+        }
     }
 }

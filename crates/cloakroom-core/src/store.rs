@@ -20,7 +20,7 @@ use crate::signals::Signals;
 ///
 /// A record is **live** until it is deleted, renewed, revoked or its deadline comes, by the store's
 /// own clock. What is no longer live never becomes live again, under any id: no verb but `create`
-/// and `renew` brings an id to life, and those refuse an id that ever lived.
+/// and `renew` brings an id to life, and those refuse an id that lived, as long as its tombstone is kept.
 ///
 /// Whatever ends a session leaves a tombstone with the reason and the time, for 24 hours by default,
 /// so that late writers and [`explain`](Self::explain) can be told why.

@@ -30,8 +30,8 @@ use crate::store::{EndReason, Load, Page, SessionStore, Touch, Verb};
 /// * With a store that tells of ends (Redis, PostgreSQL, memory) an end shows within milliseconds. A
 ///   telling may get lost with a connection: then it shows within [`ASKED_EVERY`](Self::ASKED_EVERY).
 /// * Where the store does not tell (SQLite, MySQL and MariaDB, PostgreSQL behind a proxy that pools
-///   transactions, sealed sessions) it is asked once in [`ASKED_UNTOLD`](Self::ASKED_UNTOLD) for each
-///   watch, and what is asked together travels together.
+///   transactions, sealed sessions) it is asked at least once in [`ASKED_UNTOLD`](Self::ASKED_UNTOLD) for
+///   each watch, at most twice, and what is asked together travels together.
 /// * It fails closed: a store that cannot be asked for [`PATIENCE`](Self::PATIENCE) ends the watch.
 /// * A renewal does not end it as long as owner and assurance stay what they were.
 ///
@@ -76,11 +76,14 @@ pub struct SessionWatch {
 }
 
 /// A question that the store is asked, also while nobody waits for the answer.
-struct Question(JoinHandle<Result<Answer, StoreError>>);
+struct Question {
+    answer: JoinHandle<Result<Answer, StoreError>>,
+    asked: Instant,
+}
 
 impl Drop for Question {
     fn drop(&mut self) {
-        self.0.abort();
+        self.answer.abort();
     }
 }
 
@@ -134,6 +137,8 @@ impl SessionWatch {
     pub const ASKED_UNTOLD: Duration = Duration::from_secs(1);
     /// How long the store may give no answer.
     pub const PATIENCE: Duration = Duration::from_secs(60);
+    /// How long it has for one answer, also when that time is over.
+    const TIME_TO_ANSWER: Duration = Duration::from_secs(5);
 
     pub(crate) fn new(manager: &Arc<Manager>, origin: Origin, base: Option<&Record>) -> Result<Self, SessionError> {
         let subject = match origin {
@@ -215,14 +220,18 @@ impl SessionWatch {
     }
 
     async fn ask(&mut self) {
-        let patience = *self.unanswered_since.get_or_insert_with(Instant::now) + Self::PATIENCE;
+        let unanswered_since = *self.unanswered_since.get_or_insert_with(Instant::now);
         let left = self.latest().map(|latest| latest.saturating_sub(unix_millis(self.manager.clock().now())));
-        let until = left.map_or(patience, |left| patience.min(Instant::now() + Duration::from_millis(left)));
         let question = self.question.get_or_insert_with(|| {
             let (manager, subject, record) = (Arc::clone(&self.manager), self.subject.clone(), self.record.clone());
-            Question(tokio::spawn(async move { answer(&manager, &subject, &record).await }))
+            let answer = tokio::spawn(async move { answer(&manager, &subject, &record).await });
+            Question { answer, asked: Instant::now() }
         });
-        let answered = timeout_at(until, &mut question.0).await;
+        // Who did not wait for long has not heard that the store is back.
+        let patience = (unanswered_since + Self::PATIENCE).max(question.asked + Self::TIME_TO_ANSWER);
+        let until = left.map_or(patience, |left| patience.min(Instant::now() + Duration::from_millis(left)));
+        let asked = question.asked;
+        let answered = timeout_at(until, &mut question.answer).await;
         self.question = None;
         let answer = match answered {
             Ok(Ok(answer)) => answer,
@@ -259,7 +268,7 @@ impl SessionWatch {
                 (self.due, self.unanswered_since) = (Instant::now(), None);
             }
             Ok(Answer::Over(end)) => self.end = Some(end),
-            Err(error) => self.fail(&error, now),
+            Err(error) => self.fail(&error, now, asked),
         }
     }
 
@@ -290,14 +299,15 @@ impl SessionWatch {
         self.due = Instant::now() + self.spread(interval).min(Duration::from_millis(left));
     }
 
-    fn fail(&mut self, error: &StoreError, now: u64) {
+    fn fail(&mut self, error: &StoreError, now: u64, asked: Instant) {
         if self.latest().is_some_and(|latest| now >= latest) {
             return self.expire();
         }
         if !std::mem::replace(&mut self.failing, true) {
             self.manager.emit(&Event::StoreUnavailable { kind: error.kind() });
         }
-        if self.unanswered_since.is_some_and(|since| since.elapsed() >= Self::PATIENCE) {
+        // What was asked before says nothing of the store as it is now, however late it is heard.
+        if self.unanswered_since.is_some_and(|since| asked >= since + Self::PATIENCE) {
             self.end = Some(WatchEnd::Unverified);
         }
         self.due = Instant::now() + self.spread(Self::ASKED_UNTOLD);

@@ -14,7 +14,7 @@ use cloakroom_actix::{
 use cloakroom_core::{Csrf, Manager, Outcome, Page, Require};
 use tokio::net::TcpListener;
 
-use super::{Admin, HANDLED, VISIT, hand_over, refuse};
+use super::{Admin, HANDLED, VISIT, echo, hand_over, refuse};
 
 pub(super) async fn serve(listener: TcpListener, manager: &Arc<Manager>, admins: &Arc<Manager>) {
     let app = App::new()
@@ -47,14 +47,20 @@ pub(super) async fn serve(listener: TcpListener, manager: &Arc<Manager>, admins:
 }
 
 pub(super) async fn serve_guarded(listener: TcpListener, manager: &Arc<Manager>, csrf: Csrf, entries: Arc<AtomicU64>) {
+    let sockets = entries.clone();
     let enter = move |body: String| {
         entries.fetch_add(1, Ordering::Relaxed);
-        std::future::ready(body.len().to_string())
+        std::future::ready(echo(&body))
+    };
+    let socket = move || {
+        sockets.fetch_add(1, Ordering::Relaxed);
+        std::future::ready("")
     };
     let nested = scope("/nested").wrap(CsrfMiddleware::new(csrf.clone())).default_service(to(enter.clone()));
     let app = App::new()
         .app_data(PayloadConfig::new(1 << 20))
         .service(nested)
+        .route("/socket", to(socket))
         .default_service(to(enter))
         .wrap(CsrfMiddleware::new(csrf))
         .wrap(SessionMiddleware::new(manager.clone()));

@@ -11,7 +11,7 @@ use cloakroom_axum::{CsrfLayer, LazySession, ReadSession, RequireLayer, Session,
 use cloakroom_core::{Csrf, Manager, Outcome, Page, Require};
 use tokio::net::TcpListener;
 
-use super::{Admin, HANDLED, VISIT, hand_over, refuse};
+use super::{Admin, HANDLED, VISIT, echo, hand_over, refuse};
 
 pub(super) fn serve(listener: TcpListener, manager: &Arc<Manager>, admins: &Arc<Manager>) {
     let app = app(manager, admins).into_make_service_with_connect_info::<SocketAddr>();
@@ -19,12 +19,18 @@ pub(super) fn serve(listener: TcpListener, manager: &Arc<Manager>, admins: &Arc<
 }
 
 pub(super) fn serve_guarded(listener: TcpListener, manager: &Arc<Manager>, csrf: Csrf, entries: Arc<AtomicU64>) {
+    let sockets = entries.clone();
     let enter = move |body: String| {
         entries.fetch_add(1, Ordering::Relaxed);
-        std::future::ready(body.len().to_string())
+        std::future::ready(echo(&body))
+    };
+    let socket = move || {
+        sockets.fetch_add(1, Ordering::Relaxed);
+        std::future::ready(())
     };
     let app = Router::new()
         .nest("/nested", Router::new().fallback(enter.clone()).layer(CsrfLayer::new(csrf.clone())))
+        .route("/socket", any(socket))
         .fallback(enter)
         .layer(CsrfLayer::new(csrf))
         .layer(SessionLayer::new(manager.clone()));

@@ -7,14 +7,15 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{ACCEPT_ENCODING, SET_COOKIE, USER_AGENT, VARY};
 use actix_web::middleware::{Compress, DefaultHeaders, Logger, Next, from_fn};
 use actix_web::test::init_service;
-use actix_web::web::{self, get};
+use actix_web::web::{self, get, post};
 use actix_web::{App, Error, HttpResponse};
 use cloakroom_actix::{
-    LazySession, OptionalSession, ReadSession, Session, SessionError, SessionExt, SessionMiddleware,
+    CsrfMiddleware, LazySession, OptionalSession, ReadSession, RequireMiddleware, Session, SessionError, SessionExt,
+    SessionMiddleware,
 };
 use cloakroom_core::{
-    Backend, CookieSettings, HeaderSettings, Manager, OutagePolicy, Page, Principal, State, StoreErrorKind, Transport,
-    Verb,
+    Backend, CookieSettings, Csrf, HeaderSettings, Manager, OutagePolicy, Page, Principal, Require, State,
+    StoreErrorKind, Transport, Verb,
 };
 use cloakroom_testkit::Fault;
 
@@ -166,6 +167,47 @@ async fn two_sessions_in_one_application_have_two_cookies_and_keep_apart() {
     assert_eq!(body(visit(&app, "/optional", Some(&cookies[1])).await).await, "true false");
 }
 
+#[actix_web::test]
+async fn a_gate_of_a_name_looks_at_the_session_of_that_name() {
+    let (customers, admins) = (Sessions::new(), named("__Host-admin"));
+    let customer = customers.ann().await;
+    // The second, as both draw the same numbers.
+    admins.ann().await;
+    let admin = admins.ann().await;
+    let tokens = async |customer: Session, admin: Session<Admin>| -> Result<String, SessionError> {
+        Ok(format!("{} {}", customer.csrf_token()?, admin.csrf_token()?))
+    };
+    let csrf = Csrf::new(["https://shop.example"]).unwrap();
+    let app = App::new()
+        .service(web::resource("/").wrap(RequireMiddleware::new(Require::sign_in())).to(async || "in"))
+        .service(web::resource("/admin").wrap(RequireMiddleware::named::<Admin>(Require::sign_in())).to(async || "in"))
+        .service(web::resource("/change").wrap(CsrfMiddleware::new(csrf.clone())).to(async || "done"))
+        .service(web::resource("/admin/change").wrap(CsrfMiddleware::named::<Admin>(csrf)).to(async || "done"))
+        .route("/tokens", get().to(tokens))
+        .wrap(SessionMiddleware::named::<Admin>(admins.manager.clone()))
+        .wrap(customers.middleware());
+    let app = running(init_service(app).await);
+    for (path, cookie, status) in
+        [("/", &customer, 200), ("/", &admin, 401), ("/admin", &customer, 401), ("/admin", &admin, 200)]
+    {
+        assert_eq!(visit(&app, path, Some(cookie)).await.status().as_u16(), status, "{path} {cookie}");
+    }
+    let jar = format!("{customer}; {admin}");
+    let tokens = body(visit(&app, "/tokens", Some(&jar)).await).await;
+    let (of_customer, of_admin) = tokens.split_once(' ').unwrap();
+    let cases = [
+        ("/change", of_customer, 200),
+        ("/change", of_admin, 403),
+        ("/admin/change", of_customer, 403),
+        ("/admin/change", of_admin, 200),
+    ];
+    for (path, token, status) in cases {
+        let request = request(path, Some(&jar)).method(actix_web::http::Method::POST);
+        let request = request.insert_header(("sec-fetch-site", "same-origin")).insert_header(("x-csrf-token", token));
+        assert_eq!(app(request).await.unwrap().status().as_u16(), status, "{path}");
+    }
+}
+
 /// A customer's token would sign an administrator in.
 #[actix_web::test]
 async fn two_sessions_that_share_a_header_are_both_refused() {
@@ -244,6 +286,29 @@ async fn a_scope_has_an_outage_policy_of_its_own() {
     let account = visit(&app, "/account", Some(&ann)).await;
     assert_eq!(account.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(all(&account, SET_COOKIE), [""; 0]);
+}
+
+/// Who looks at the session first may be a gate around everything, and does not decide for the routes inside.
+#[actix_web::test]
+async fn a_scope_that_fails_closed_is_not_given_what_a_gate_around_it_was() {
+    let sessions = Sessions::with(CookieSettings::new(), OutagePolicy::AnonymousReadOnly);
+    let ann = sessions.ann().await;
+    sessions.store.always(Verb::Load, Fault::FailBefore(StoreErrorKind::Unavailable));
+    let read = async |session: ReadSession| session.principal().is_some().to_string();
+    let closed = sessions.middleware().with_outage(OutagePolicy::FailClosed);
+    let csrf = Csrf::new(["https://shop.example"]).unwrap().anonymous_by_origin();
+    let app = App::new()
+        .service(web::scope("/pay").wrap(closed).route("", post().to(read)))
+        .route("/look", post().to(read))
+        .wrap(CsrfMiddleware::new(csrf))
+        .wrap(sessions.middleware());
+    let app = running(init_service(app).await);
+    for (path, status, warnings) in [("/pay", StatusCode::SERVICE_UNAVAILABLE, 0), ("/look", StatusCode::OK, 1)] {
+        let request = request(path, Some(&ann)).method(actix_web::http::Method::POST);
+        let response = app(request.insert_header(("sec-fetch-site", "same-origin"))).await.unwrap();
+        assert_eq!(response.status(), status, "{path}");
+        assert_eq!(response.headers().get_all("x-session-warning").count(), warnings, "{path}");
+    }
 }
 
 #[actix_web::test]

@@ -165,3 +165,35 @@ async fn cookies_split_over_several_headers_are_read() {
     let split = request("/", Some("theme=dark")).append_header((COOKIE, ann));
     assert_eq!(body(app(split).await.unwrap()).await, "true");
 }
+
+/// RFC 9213: whoever understands such a header does not look at `Cache-Control`.
+#[actix_web::test]
+async fn no_header_for_some_caches_lets_them_keep_a_token() {
+    for (name, value, public) in [
+        ("cdn-cache-control", "max-age=60", true),
+        ("cloudflare-cdn-cache-control", "public", true),
+        ("surrogate-control", "max-age=60", true),
+        ("surrogate-control", "content=\"ESI/1.0\"", false),
+        ("edge-control", "cache-maxage=60", true),
+        ("x-litespeed-cache-control", "public, max-age=60", true),
+        ("x-accel-expires", "60", true),
+        ("x-accel-expires", "0", false),
+        ("cdn-cache-control", "max-age=60, Private", false),
+    ] {
+        let sessions = Sessions::new();
+        let ann = sessions.remembered_ann().await;
+        sessions.clock.advance(Duration::from_secs(3600));
+        let answer = move |session: Session| async move {
+            session.set(VISITS, 9).unwrap();
+            HttpResponse::Ok().insert_header((name, value)).finish()
+        };
+        let app = sessions.app(|config| _ = config.route("/", get().to(answer))).await;
+        let touched = visit(&app, "/", Some(&ann)).await;
+        assert_eq!(all(&touched, SET_COOKIE).len(), usize::from(!public), "{name}: {value}");
+        assert!(touched.headers().contains_key(name), "{name}: left alone");
+        let created = visit(&app, "/", None).await;
+        assert_eq!(all(&created, SET_COOKIE).len(), 1, "{name}: {value}");
+        assert_eq!(all(&created, CACHE_CONTROL), ["no-store"], "{name}: {value}");
+        assert_eq!(created.headers().contains_key(name), !public, "{name}: {value}");
+    }
+}

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use cloakroom_axum::{LazySession, ReadSession, Session, SessionError};
-use cloakroom_core::{CookieSettings, OutagePolicy};
+use axum::routing::{get, post};
+use cloakroom_axum::{CsrfLayer, LazySession, ReadSession, Session, SessionError};
+use cloakroom_core::{CookieSettings, Csrf, OutagePolicy};
 use http::header::{CACHE_CONTROL, SET_COOKIE, VARY};
 use http::{HeaderName, HeaderValue, StatusCode};
 
@@ -263,4 +263,62 @@ async fn a_group_of_routes_has_an_outage_policy_of_its_own() {
     let account = visit(&app, "/account", Some(&ann)).await;
     assert_eq!(account.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(all(&account, SET_COOKIE), [""; 0]);
+}
+
+/// Who looks at the session first may be a gate around everything, and does not decide for the routes inside.
+#[tokio::test]
+async fn a_group_that_fails_closed_is_not_given_what_a_gate_around_it_was() {
+    let sessions = Sessions::with(CookieSettings::new(), OutagePolicy::AnonymousReadOnly);
+    let ann = sessions.ann().await;
+    let fault = cloakroom_testkit::Fault::FailBefore(cloakroom_core::StoreErrorKind::Unavailable);
+    sessions.store.always(cloakroom_core::Verb::Load, fault);
+    let read = async |session: ReadSession| session.principal().is_some().to_string();
+    let csrf = Csrf::new(["https://shop.example"]).unwrap().anonymous_by_origin();
+    let app = Router::new()
+        .route("/pay", post(read))
+        .layer(sessions.layer().with_outage(OutagePolicy::FailClosed))
+        .route("/look", post(read))
+        .layer(CsrfLayer::new(csrf))
+        .layer(sessions.layer());
+    let warning = HeaderName::from_static("x-session-warning");
+    for (path, status, warnings) in [("/pay", StatusCode::SERVICE_UNAVAILABLE, 0), ("/look", StatusCode::OK, 1)] {
+        let mut request = crate::support::request(http::Method::POST, path, Some(&ann));
+        request.headers_mut().insert("sec-fetch-site", HeaderValue::from_static("same-origin"));
+        let response = tower::ServiceExt::oneshot(app.clone(), request).await.unwrap();
+        assert_eq!(response.status(), status, "{path}");
+        assert_eq!(all(&response, warning.clone()).len(), warnings, "{path}");
+    }
+}
+
+/// RFC 9213: whoever understands such a header does not look at `Cache-Control`.
+#[tokio::test]
+async fn no_header_for_some_caches_lets_them_keep_a_token() {
+    for (name, value, public) in [
+        ("cdn-cache-control", "max-age=60", true),
+        ("cloudflare-cdn-cache-control", "public", true),
+        ("surrogate-control", "max-age=60", true),
+        ("surrogate-control", "content=\"ESI/1.0\"", false),
+        ("edge-control", "cache-maxage=60", true),
+        ("x-litespeed-cache-control", "public, max-age=60", true),
+        ("x-accel-expires", "60", true),
+        ("x-accel-expires", "0", false),
+        ("cdn-cache-control", "max-age=60, Private", false),
+    ] {
+        let sessions = Sessions::new();
+        let ann = sessions.remembered_ann().await;
+        sessions.clock.advance(Duration::from_secs(3600));
+        let answer = async move |session: Session| -> Result<_, SessionError> {
+            session.set(VISITS, 9)?;
+            Ok([(HeaderName::from_static(name), value)])
+        };
+        let app = Router::new().route("/", get(answer)).layer(sessions.layer());
+        let name = HeaderName::from_static(name);
+        let touched = visit(&app, "/", Some(&ann)).await;
+        assert_eq!(all(&touched, SET_COOKIE).len(), usize::from(!public), "{name}: {value}");
+        assert_eq!(all(&touched, name.clone()), [value], "{name}: left alone");
+        let created = visit(&app, "/", None).await;
+        assert_eq!(all(&created, SET_COOKIE).len(), 1, "{name}: {value}");
+        assert_eq!(all(&created, CACHE_CONTROL), ["no-store"], "{name}: {value}");
+        assert_eq!(all(&created, name.clone()).is_empty(), public, "{name}: {value}");
+    }
 }

@@ -4,11 +4,11 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
-use axum::routing::get;
-use cloakroom_axum::{LazySession, ReadSession, Session, SessionError, SessionLayer};
-use cloakroom_core::{Backend, CookieSettings, HeaderSettings, Manager, OutagePolicy, Transport, Verb};
-use http::StatusCode;
+use axum::routing::{get, post};
+use cloakroom_axum::{CsrfLayer, LazySession, ReadSession, RequireLayer, Session, SessionError, SessionLayer};
+use cloakroom_core::{Backend, CookieSettings, Csrf, HeaderSettings, Manager, OutagePolicy, Require, Transport, Verb};
 use http::header::{SET_COOKIE, VARY};
+use http::{HeaderValue, Method, StatusCode};
 
 use crate::support::{Sessions, VISITS, all, body, cookie, visit};
 
@@ -58,6 +58,48 @@ async fn two_sessions_in_one_application_have_two_cookies_and_keep_apart() {
     assert_eq!(body(visit(&app, "/lazy", Some(&jar)).await).await, "20");
     assert_eq!(body(visit(&app, "/read", Some(&cookies[0])).await).await, "None Some(20)");
     assert_eq!(body(visit(&app, "/optional", Some(&cookies[1])).await).await, "true false");
+}
+
+#[tokio::test]
+async fn a_gate_of_a_name_looks_at_the_session_of_that_name() {
+    let (customers, admins) = (Sessions::new(), named("__Host-admin"));
+    let customer = customers.ann().await;
+    // The second, as both draw the same numbers.
+    admins.ann().await;
+    let admin = admins.ann().await;
+    let tokens = async |customer: Session, admin: Session<Admin>| -> Result<String, SessionError> {
+        Ok(format!("{} {}", customer.csrf_token()?, admin.csrf_token()?))
+    };
+    let csrf = Csrf::new(["https://shop.example"]).unwrap();
+    let app = Router::new()
+        .route("/", get(async || "in").layer(RequireLayer::new(Require::sign_in())))
+        .route("/admin", get(async || "in").layer(RequireLayer::named::<Admin>(Require::sign_in())))
+        .route("/change", post(async || "done").layer(CsrfLayer::new(csrf.clone())))
+        .route("/admin/change", post(async || "done").layer(CsrfLayer::named::<Admin>(csrf)))
+        .route("/tokens", get(tokens))
+        .layer(SessionLayer::named::<Admin>(admins.manager.clone()))
+        .layer(customers.layer());
+    for (path, cookie, status) in
+        [("/", &customer, 200), ("/", &admin, 401), ("/admin", &customer, 401), ("/admin", &admin, 200)]
+    {
+        assert_eq!(visit(&app, path, Some(cookie)).await.status().as_u16(), status, "{path} {cookie}");
+    }
+    let jar = format!("{customer}; {admin}");
+    let tokens = body(visit(&app, "/tokens", Some(&jar)).await).await;
+    let (of_customer, of_admin) = tokens.split_once(' ').unwrap();
+    let cases = [
+        ("/change", of_customer, 200),
+        ("/change", of_admin, 403),
+        ("/admin/change", of_customer, 403),
+        ("/admin/change", of_admin, 200),
+    ];
+    for (path, token, status) in cases {
+        let mut request = crate::support::request(Method::POST, path, Some(&jar));
+        request.headers_mut().insert("sec-fetch-site", HeaderValue::from_static("same-origin"));
+        request.headers_mut().insert("x-csrf-token", HeaderValue::from_str(token).unwrap());
+        let response = tower::ServiceExt::oneshot(app.clone(), request).await.unwrap();
+        assert_eq!(response.status().as_u16(), status, "{path}");
+    }
 }
 
 /// A customer's token would sign an administrator in.
