@@ -13,8 +13,8 @@ use crate::programs::{program, run};
 /// cloakroom-redis (a test compares the two), for every prefix that begins with `cloakroom`.
 pub const ACL_RULES: &str = "resetkeys ~cloakroom* resetchannels &cloakroom* -@all \
     +select +ping +time +get +mget +getrange +set +setrange +del +exists +pexpire +pttl \
-    +zadd +zrem +zrange +zrangebyscore +eval +evalsha +publish +subscribe +scan +wait \
-    +cluster|slots +asking \
+    +zadd +zrem +zrange +zrangebyscore +zrandmember +eval +evalsha +publish +subscribe +scan +wait \
+    +cluster|slots +cluster|nodes +asking \
     +info +config|get +cluster|info";
 
 /// A Redis server of one's own, on a free port, with a password.

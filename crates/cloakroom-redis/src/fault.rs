@@ -113,6 +113,24 @@ impl Fault {
         Self::new(StoreErrorKind::Corrupt, WriteOutcome::Unknown, Reaction::None, message)
     }
 
+    /// Some of the keys of a call, or of a pass over all keys, are on another node already.
+    pub(crate) fn moving() -> Self {
+        let message = "the keys of the call are being moved to another node";
+        Self::not_done(StoreErrorKind::Unavailable, Reaction::Wait, message)
+    }
+
+    /// All keys were to be looked at, and could not be while they stayed where they were.
+    pub(crate) fn unsteady() -> Self {
+        let message = "sessions move between servers, so that not all of them can be looked at: ask again once no slot moves \
+                       any more (CLUSTER NODES shows those that do in brackets)";
+        Self::not_done(StoreErrorKind::Unavailable, Reaction::Wait, message)
+    }
+
+    /// The store was closed by its owner.
+    pub(crate) fn closed() -> Self {
+        Self::not_done(StoreErrorKind::Unavailable, Reaction::None, "the store is closed")
+    }
+
     /// An answer of a shape that the command never has.
     pub(crate) fn wrong_answer(what: &str) -> Self {
         let message = format!("the server gave {what} an answer that it never gives: is it a Redis, and unmodified?");
@@ -164,6 +182,16 @@ impl Fault {
         self.0.reaction == Reaction::LoadScript
     }
 
+    /// Whether looking again may help at once: at another place, or over a new connection.
+    pub(crate) fn is_of_the_moment(&self) -> bool {
+        match self.0.reaction {
+            Reaction::Resend | Reaction::Reread | Reaction::Moved { .. } | Reaction::Ask { .. } | Reaction::Wait => {
+                true
+            }
+            Reaction::None | Reaction::LoadScript | Reaction::Rediscover => false,
+        }
+    }
+
     pub(crate) fn source(&self) -> Option<Arc<dyn StdError + Send + Sync>> {
         self.0.source.clone()
     }
@@ -199,9 +227,9 @@ impl Fault {
                 ),
                 None => Self::wrong_answer("a command"),
             },
-            "TRYAGAIN" => {
-                Self::not_done(Unavailable, Reaction::Wait, "the keys of the call are being moved to another node")
-            }
+            "TRYAGAIN" => Self::moving(),
+            // Said within a script of ours, which looks at what it may not find before it writes anything that counts.
+            "ERR" if is_elsewhere(details) => Self::moving(),
             "CLUSTERDOWN" => Self::not_done(
                 Unavailable,
                 Reaction::Rediscover,
@@ -309,6 +337,11 @@ fn unwrapped<'a>(code: &'a str, details: &'a str) -> (&'a str, &'a str) {
     }
 }
 
+/// Whether a script met a key that is on another node already, or not here yet; in the words of older and of newer servers.
+fn is_elsewhere(details: &str) -> bool {
+    details.contains("access a non local key") || details.contains("during rehashing of the slot")
+}
+
 /// `3999 127.0.0.1:6381`; the host may be missing.
 fn redirect(code: &str, details: &str) -> Option<Reaction> {
     let (slot, place) = details.split_once(' ')?;
@@ -386,6 +419,19 @@ pub(crate) struct Shared(pub(crate) Arc<dyn StdError + Send + Sync>);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_that_moves_is_waited_for_in_the_words_of_every_server() {
+        for said in [
+            "Script attempted to access a non local key in a cluster node script: c0ffee, on @user_script:9.",
+            "Error running script (call to f_1): @user_script:9: Lua script attempted to access a non local key in a cluster node",
+            "Unable to execute command 'exists' in script because undeclared keys were accessed during rehashing of the slot \
+             script: c0ffee, on @user_script:9.",
+        ] {
+            assert!(is_elsewhere(said), "{said}");
+        }
+        assert!(!is_elsewhere("Error running script: WRONGTYPE"));
+    }
 
     #[test]
     fn what_an_older_server_says_within_a_script_is_understood() {

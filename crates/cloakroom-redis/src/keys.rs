@@ -5,6 +5,7 @@
 //! PREFIX{shard}rest          a session: shard and rest of its id, base64url
 //! PREFIX{shard}rest~         beside a session that is being moved here from another slot
 //! PREFIX{shard}@principal    the index of a principal's sessions
+//! PREFIX{shard}~             written for replicas to acknowledge, and gone in a millisecond
 //! ```
 //!
 //! Ends are told on the channel `PREFIXends`.

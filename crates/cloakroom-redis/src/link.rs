@@ -6,6 +6,7 @@
 
 mod cluster;
 mod connection;
+mod held;
 mod lane;
 mod node;
 mod open_error;
@@ -14,11 +15,12 @@ mod tls;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cloakroom_core::Verb;
 use futures_util::future::join_all;
-use redis::{Cmd, Pipeline};
+use redis::{Cmd, Pipeline, Value};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use self::cluster::Cluster;
@@ -31,6 +33,7 @@ use crate::options::{RedisDurability, RedisOptions, Target};
 /// No call waits longer for a server, whatever is configured.
 const LONGEST_PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 
+pub(crate) use self::held::{Held, Layout};
 pub(crate) use self::lane::pause;
 pub(crate) use self::node::Answers;
 pub use self::open_error::{RedisOpenError, RedisOpenErrorKind};
@@ -45,6 +48,7 @@ struct Inner {
     topology: Topology,
     connect_timeout: Duration,
     durability: RedisDurability,
+    closed: AtomicBool,
 }
 
 enum Topology {
@@ -101,7 +105,8 @@ impl Link {
             ))),
         };
         let (connect_timeout, durability) = (options.connect_timeout, options.durability);
-        let link = Self(Arc::new(Inner { name, topology, connect_timeout, durability }));
+        let link =
+            Self(Arc::new(Inner { name, topology, connect_timeout, durability, closed: AtomicBool::new(false) }));
         link.connect().await?;
         Ok(link)
     }
@@ -134,6 +139,7 @@ impl Link {
     /// Every command stands for itself: in a cluster that is being changed some may be answered by
     /// another node than the rest, and later. An error is that of all commands.
     pub(crate) async fn send(&self, key: &[u8], packet: Pipeline, verb: Verb) -> Result<Answers, Fault> {
+        self.check_open()?;
         match &self.0.topology {
             Topology::One(node) => self.send_to_one(node, packet, verb.writes()).await,
             Topology::Cluster(cluster) => self.send_to_cluster(cluster, key, packet, verb.writes()).await,
@@ -142,6 +148,7 @@ impl Link {
 
     /// Every server that holds keys.
     pub(crate) async fn primaries(&self) -> Result<Vec<Primary>, Fault> {
+        self.check_open()?;
         match &self.0.topology {
             Topology::One(node) => Ok(vec![Primary(Arc::clone(node))]),
             Topology::Cluster(cluster) => {
@@ -151,8 +158,33 @@ impl Link {
         }
     }
 
+    /// Holds on to this server, for what may not be asked of another one in the middle.
+    pub(crate) async fn hold(&self, primary: &Primary) -> Result<Held, Fault> {
+        self.check_open()?;
+        let connection = primary.0.connection(self.deadline()).await.map_err(|error| error.to_fault())?;
+        Ok(Held::new(Arc::clone(&primary.0), connection))
+    }
+
+    /// Who holds which slots, by the nodes themselves.
+    pub(crate) async fn layout(&self) -> Result<Layout, Fault> {
+        self.check_open()?;
+        let Topology::Cluster(cluster) = &self.0.topology else { return Ok(Layout::of_one()) };
+        let mut told = Vec::new();
+        for primary in self.primaries().await? {
+            let mut packet = Pipeline::with_capacity(1);
+            packet.cmd("CLUSTER").arg("NODES");
+            let mut answers = self.hold(&primary).await?.ask(&mut packet).await?;
+            told.push(answers.pop().unwrap_or_else(|| Err(Fault::wrong_answer("CLUSTER NODES")))?);
+        }
+        let told: Option<Vec<_>> = told.iter().map(connection::text).collect();
+        let layout = told.and_then(Layout::read).ok_or_else(|| Fault::wrong_answer("CLUSTER NODES"))?;
+        // Else somebody else has some of them, whom the node that drew the map had not heard of.
+        if layout.held_slots() == cluster.owned_slots() { Ok(layout) } else { Err(Fault::unsteady()) }
+    }
+
     /// One packet to this server, wherever the keys are.
     pub(crate) async fn send_to(&self, primary: &Primary, packet: Pipeline, verb: Verb) -> Result<Answers, Fault> {
+        self.check_open()?;
         self.send_to_one(&primary.0, packet, verb.writes()).await
     }
 
@@ -164,6 +196,9 @@ impl Link {
 
     /// Listens to a channel, at one of the servers: each tells what was said at any.
     pub(crate) async fn subscribe(&self, channel: &str) -> Result<Subscription, RedisOpenError> {
+        if self.check_open().is_err() {
+            return Err(RedisOpenError::new(RedisOpenErrorKind::Unreachable, self, "the store is closed"));
+        }
         let deadline = self.deadline();
         let node = match &self.0.topology {
             Topology::One(node) => Arc::clone(node),
@@ -179,13 +214,17 @@ impl Link {
         node.subscribe(channel, deadline).await
     }
 
-    /// Gives all connections up; each closes when what is under way on it is answered. A later call
-    /// would make them anew.
+    /// Gives all connections up; each closes when what is under way on it is answered. A later call fails.
     pub(crate) fn close(&self) {
+        self.0.closed.store(true, Ordering::Release);
         match &self.0.topology {
             Topology::One(node) => node.close(),
             Topology::Cluster(cluster) => cluster.close(),
         }
+    }
+
+    fn check_open(&self) -> Result<(), Fault> {
+        if self.0.closed.load(Ordering::Acquire) { Err(Fault::closed()) } else { Ok(()) }
     }
 
     fn deadline(&self) -> Instant {
@@ -228,7 +267,7 @@ impl Link {
         let slot = cluster::slot(key);
         let count = packet.len();
         let mut first = Some(packet.clone());
-        let mut answers: Vec<Option<Result<redis::Value, Fault>>> = vec![None; count];
+        let mut answers: Vec<Option<Result<Value, Fault>>> = vec![None; count];
         let mut errands = vec![Errand { to: None, asking: false, places: (0..count).collect() }];
         for round in 0_u32.. {
             let mut sent = Vec::with_capacity(errands.len());
@@ -301,8 +340,9 @@ impl Link {
                 _ => pause(round, Duration::from_millis(100)),
             };
             let again = Instant::now() + pause;
-            if again >= deadline {
-                let fault = fault.put_off(self.0.connect_timeout);
+            let closed = self.check_open().err();
+            if closed.is_some() || again >= deadline {
+                let fault = closed.unwrap_or_else(|| fault.put_off(self.0.connect_timeout));
                 for place in next.into_iter().flat_map(|errand: Errand| errand.places) {
                     answers[place] = Some(Err(fault.clone()));
                 }
@@ -360,7 +400,7 @@ async fn owner(cluster: &Cluster, slot: u16) -> Result<Arc<Node>, Fault> {
     })
 }
 
-fn finish(answers: Vec<Option<Result<redis::Value, Fault>>>) -> Result<Answers, Fault> {
+fn finish(answers: Vec<Option<Result<Value, Fault>>>) -> Result<Answers, Fault> {
     Ok(answers.into_iter().map(|answer| answer.unwrap_or_else(|| Err(Fault::wrong_answer("a packet")))).collect())
 }
 

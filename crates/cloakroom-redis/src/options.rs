@@ -29,8 +29,8 @@ use crate::link::RedisOpenError;
 /// ```
 pub const ACL_RULE: &str = "resetkeys ~cloakroom:* resetchannels &cloakroom:* -@all \
     +select +ping +time +get +mget +getrange +set +setrange +del +exists +pexpire +pttl \
-    +zadd +zrem +zrange +zrangebyscore +eval +evalsha +publish +subscribe +scan +wait \
-    +cluster|slots +asking \
+    +zadd +zrem +zrange +zrangebyscore +zrandmember +eval +evalsha +publish +subscribe +scan +wait \
+    +cluster|slots +cluster|nodes +asking \
     +info +config|get +cluster|info";
 
 /// How much a [`RedisStore`] waits for before it calls a write done.
@@ -247,7 +247,8 @@ impl RedisOptions {
     }
 
     /// How long it may take to find a server, connect and sign in. Default 5 seconds. A call while no
-    /// server can be reached fails after this time at the latest.
+    /// server can be reached fails after this time; one that waited behind others after twice this, or after this and the
+    /// [timeout](Self::with_timeout) where that is longer, at the latest.
     pub const fn with_connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
@@ -287,7 +288,8 @@ impl RedisOptions {
         self
     }
 
-    /// How many calls may wait; one more is refused at once. Default 4096.
+    /// How many loads, updates and touches may wait, each by themselves; one more is refused at once. Default 4096. Other
+    /// calls, and all of them in a cluster, wait for nothing but the server.
     pub fn with_queue(mut self, calls: usize) -> Self {
         self.queue = calls.max(1);
         self

@@ -39,8 +39,7 @@ use crate::value::{self, Found};
 /// long as a tombstone would ([`with_tombstones`](RedisOptions::with_tombstones)), so that its id is
 /// not given away again and `explain` can tell why it ended.
 ///
-/// Bounded: when 4096 calls of a kind wait ([`with_queue`](RedisOptions::with_queue)) the next fails
-/// at once.
+/// Bounded: when 4096 loads, updates or touches wait ([`with_queue`](RedisOptions::with_queue)) the next fails at once.
 ///
 /// ```no_run
 /// use cloakroom_core::SessionStore;
@@ -115,10 +114,11 @@ impl RedisStore {
             tombstones: options.tombstones,
             link,
         });
+        let patience = options.connect_timeout.max(options.timeout);
         Self(Arc::new(Inner {
-            loads: Lane::start(Arc::clone(&carrier), options.queue, LOADS_AT_ONCE),
-            updates: Lane::start(Arc::clone(&carrier), options.queue, WRITES_AT_ONCE),
-            touches: Lane::start(Arc::clone(&carrier), options.queue, WRITES_AT_ONCE),
+            loads: Lane::start(Arc::clone(&carrier), options.queue, LOADS_AT_ONCE, patience),
+            updates: Lane::start(Arc::clone(&carrier), options.queue, WRITES_AT_ONCE, patience),
+            touches: Lane::start(Arc::clone(&carrier), options.queue, WRITES_AT_ONCE, patience),
             scanned: scan::Cache::default(),
             signaller: Signaller::new(),
             description: format!("redis({})", options.target),
@@ -182,10 +182,13 @@ impl RedisStore {
     fn refused(&self, verb: Verb, refused: Refused) -> StoreError {
         let message = match refused {
             Refused::Full => "too many calls wait for Redis: it is slow, or the queue is too short for the load",
+            Refused::Late => {
+                "the call waited behind others for as long as a connection or an answer may take, and was not sent"
+            }
             Refused::Ended => "the tasks that serve this store have ended: was it closed, or its runtime shut down?",
         };
         let error = StoreError::new(StoreErrorKind::Unavailable, verb, message);
-        if refused == Refused::Full { error.not_done() } else { error }
+        if refused == Refused::Ended { error } else { error.not_done() }
     }
 }
 

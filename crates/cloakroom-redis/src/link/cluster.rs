@@ -87,6 +87,11 @@ impl Cluster {
         })
     }
 
+    /// How many slots somebody holds.
+    pub(super) fn owned_slots(&self) -> usize {
+        self.read(|map| map.owners.iter().filter(|owner| **owner != NOBODY).count())
+    }
+
     pub(super) fn version(&self) -> u64 {
         self.read(|map| map.version)
     }

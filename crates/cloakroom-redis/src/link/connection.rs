@@ -319,7 +319,7 @@ pub(super) fn text(value: &Value) -> Option<&str> {
     if let Value::BulkString(bytes) = value {
         return std::str::from_utf8(bytes).ok();
     }
-    if let Value::SimpleString(text) = value { Some(text) } else { None }
+    if let Value::SimpleString(text) | Value::VerbatimString { text, .. } = value { Some(text) } else { None }
 }
 
 fn is_older(version: &str, major: u32, minor: u32) -> bool {

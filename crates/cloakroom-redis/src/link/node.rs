@@ -59,6 +59,13 @@ impl Node {
         self.acked.close();
     }
 
+    /// Trades one packet that only reads, over this connection and no other.
+    pub(super) async fn ask_over(&self, connection: &Arc<Connection>, packet: &mut Pipeline) -> Result<Answers, Fault> {
+        let answers = connection.exchange(packet, 0, self.timeout).await;
+        let answers = answers.inspect_err(|_| self.prompt.forget(connection))?;
+        Ok(answers.into_iter().map(said).collect())
+    }
+
     /// Trades one packet. An error is that of all its commands.
     pub(super) async fn exchange(
         &self,
@@ -88,11 +95,10 @@ impl Node {
         let acknowledged = acked.map(|(replicas, timeout)| too_few(answers.pop(), replicas, timeout));
         let answers: Answers = answers
             .into_iter()
-            .map(|answer| match (answer, &acknowledged) {
-                (Value::ServerError(error), _) => Err(Fault::from_server(&error)),
+            .map(|answer| match (said(answer), &acknowledged) {
                 // The call may have written nothing; but if it did, a failover may undo it.
-                (_, Some(Some(fault))) => Err(fault.clone()),
-                (answer, _) => Ok(answer),
+                (Ok(_), Some(Some(fault))) => Err(fault.clone()),
+                (answer, _) => answer,
             })
             .collect();
         let demoted = |answer: &Result<Value, Fault>| {
@@ -104,6 +110,10 @@ impl Node {
         }
         Ok(answers)
     }
+}
+
+fn said(answer: Value) -> Result<Value, Fault> {
+    if let Value::ServerError(error) = answer { Err(Fault::from_server(&error)) } else { Ok(answer) }
 }
 
 /// What the answer to `WAIT` says against the writes before it.

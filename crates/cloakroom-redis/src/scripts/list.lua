@@ -9,11 +9,10 @@ local entries = redis.call('ZRANGEBYSCORE', KEYS[1], from, '+inf', 'WITHSCORES')
 for i = 1, #entries, 2 do
   local name = entries[i]
   if after == '' or tonumber(entries[i + 1]) > tonumber(after) or precedes(handle, name) then
-    local key = key_of(base, name)
-    local found, value = look(key, HEADER, now)
+    local found, value = member(KEYS[1], base, name, now)
     if found == 'live' then
       local head = struct.unpack('>I2', value, 11)
-      records[#records + 1] = redis.call('GETRANGE', key, 0, 11 + head)
+      records[#records + 1] = redis.call('GETRANGE', key_of(base, name), 0, 11 + head)
     elseif found == 'newer' then
       return { NEWER, value:byte(10) }
     elseif found == 'pending' and not skip then

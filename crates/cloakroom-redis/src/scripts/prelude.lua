@@ -67,8 +67,11 @@ local function refusal(found, value)
   return { GONE, 0 }
 end
 
--- An index stays as long as any of its sessions may.
-local function keep_index(index, deadline, now, keep)
+-- An index stays as long as any of its sessions may, of which this is one.
+local function keep_index(index, key, deadline, now, keep)
   local ttl = milliseconds(deadline, now, keep)
-  if redis.call('PTTL', index) < ttl then redis.call('PEXPIRE', index, ttl) end
+  local left = redis.call('PTTL', index)
+  -- It is there if the session is, unless their slot moves and it has not come yet: then this fails the call.
+  if left == -2 then redis.call('EXISTS', index, key) end
+  if left < ttl then redis.call('PEXPIRE', index, ttl) end
 end

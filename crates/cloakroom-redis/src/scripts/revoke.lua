@@ -6,13 +6,11 @@ local undecided, going = {}, {}
 for _, name in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
   local handle = name:sub(1, 10)
   if (only == '' or handle == only) and handle ~= spared then
-    local found, value = look(key_of(base, name), HEADER, now)
+    local found = member(KEYS[1], base, name, now)
     if found == 'pending' and not all then
       undecided[#undecided + 1] = name
-    elseif found == 'live' or found == 'pending' then
-      going[#going + 1] = { name, value, found == 'live' }
-    elseif found == 'newer' then
-      going[#going + 1] = { name, string.rep('\0', 12) .. handle, true }
+    elseif found == 'live' or found == 'newer' or found == 'pending' then
+      going[#going + 1] = { name, found ~= 'pending' }
     elseif found ~= 'foreign' then
       redis.call('ZREM', KEYS[1], name)
     end
@@ -21,10 +19,18 @@ end
 if #undecided > 0 then return { UNDECIDED, undecided } end
 local ended = 0
 for _, session in ipairs(going) do
-  finish(key_of(base, session[1]), 2, now, keep, session[2])
+  finish(base, session[1], 2, now, keep)
   redis.call('ZREM', KEYS[1], session[1])
-  if session[3] then ended = ended + 1 end
+  if session[2] then ended = ended + 1 end
 end
--- For `WAIT`, as in delete.lua: what ended before may not have been acknowledged.
-if ended == 0 then redis.call('SET', KEYS[1] .. '~', '', 'PX', 1) end
+-- For `WAIT`, as in delete.lua: what ended before may not have been acknowledged. Where there is something, to that: while
+-- its slot moves, the node that gives it away takes nothing new.
+if #going == 0 then
+  local left = redis.call('PTTL', KEYS[1])
+  if left > 0 then
+    redis.call('PEXPIRE', KEYS[1], left)
+  else
+    redis.call('SET', base .. '~', '', 'PX', 1)
+  end
+end
 return { DONE, ended }

@@ -24,7 +24,7 @@ for i, key in ipairs(KEYS) do
     new_seen, new_due, new_limit = unpack('>I8I8I8', new, 45)
     if new_limit > limit and #name > 2 then
       -- Behind the hash tag are 30 characters.
-      keep_index(key:sub(1, -31) .. '@' .. name:sub(3), new_limit, now, keep)
+      keep_index(key:sub(1, -31) .. '@' .. name:sub(3), key, new_limit, now, keep)
     end
     if new_seen < seen or new_due < due or new_due > new_limit then
       local seen_kept = new_seen < seen and head or new

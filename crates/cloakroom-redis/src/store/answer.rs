@@ -126,7 +126,7 @@ impl Answer {
 }
 
 /// A number, in either form that servers send.
-fn number(value: &Value) -> Option<u64> {
+pub(super) fn number(value: &Value) -> Option<u64> {
     if let Value::BulkString(text) = value {
         std::str::from_utf8(text).ok()?.parse().ok()
     } else if let Value::Int(number) = value {

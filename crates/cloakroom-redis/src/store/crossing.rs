@@ -13,8 +13,10 @@
 //! exactly one of the two live, and a process that dies after any step leaves the one or the other.
 //! The second step is refused when the first is long past; well after that, the first is taken back.
 
-use cloakroom_core::clock::from_unix_millis;
-use cloakroom_core::{Record, Renew, Renewal, Revision, SessionId, SessionLimit, StoreError, Verb, WriteOutcome};
+use cloakroom_core::clock::{from_unix_millis, unix_millis};
+use cloakroom_core::{
+    EndReason, Handle, Record, Renew, Renewal, Revision, SessionId, SessionLimit, StoreError, Verb, WriteOutcome,
+};
 use redis::{Pipeline, Value};
 
 use super::answer::{self, Code};
@@ -35,6 +37,13 @@ struct Marker {
     prepared: u64,
     max: u64,
     evict: bool,
+}
+
+/// What the third step found and did.
+#[derive(Debug)]
+enum Third {
+    Lives { evicted: Vec<Handle> },
+    Ended(Option<EndReason>),
 }
 
 impl Marker {
@@ -91,9 +100,8 @@ impl RedisStore {
             });
         }
         let latest = prepared.number().ok_or_else(|| wrong_answer(verb))?.saturating_add(COMMITTED_WITHIN);
-        let steps = [revision(expected), new.as_bytes().to_vec(), latest.to_string().into_bytes()];
         let refused = loop {
-            let arguments = [self.times(), steps.to_vec()].concat();
+            let arguments = self.committing(new, expected, latest, record);
             let committed = match self.run(verb, &scripts::COMMIT, &[self.keys().session(old)], &arguments).await {
                 Ok(committed) => committed,
                 Err(error) if error.outcome() == WriteOutcome::NotDone => break Some(Err(error)),
@@ -121,9 +129,21 @@ impl RedisStore {
             return refused;
         }
         let [max, evict] = limit_arguments(limit);
-        // It is renewed, whatever becomes of the third step.
-        let evicted = self.finalize(verb, new, record, max, evict).await.unwrap_or_default();
-        Ok(Renew::Renewed { revision: expected.next(), evicted })
+        Ok(match self.finalize(verb, new, record, max, evict).await {
+            Ok(Third::Lives { evicted }) => Renew::Renewed { revision: expected.next(), evicted },
+            // All sessions of the owner were ended while this one was on its way to them.
+            Ok(Third::Ended(reason)) => Renew::Gone(reason),
+            // It is renewed, and whoever meets it next does the third step.
+            Err(_) => Renew::Renewed { revision: expected.next(), evicted: Vec::new() },
+        })
+    }
+
+    /// The arguments of the second step.
+    fn committing(&self, new: &SessionId, expected: Revision, latest: u64, record: &Record) -> Vec<Vec<u8>> {
+        let mut arguments = self.times();
+        let [latest, idle] = [latest, unix_millis(record.idle_deadline())].map(|time| time.to_string().into_bytes());
+        arguments.extend([revision(expected), new.as_bytes().to_vec(), latest, idle]);
+        arguments
     }
 
     async fn finalize(
@@ -133,17 +153,16 @@ impl RedisStore {
         record: &Record,
         max: Vec<u8>,
         evict: Vec<u8>,
-    ) -> Result<Vec<cloakroom_core::Handle>, StoreError> {
+    ) -> Result<Third, StoreError> {
         let keys = [Some(self.keys().session(new)), record.principal().map(|principal| self.keys().index(principal))];
         let keys: Vec<_> = keys.into_iter().flatten().collect();
         let mut arguments = self.times();
         arguments.extend([self.keys().base(new.shard()), keys::name(record.handle(), new), max, evict]);
         let answer = self.run(verb, &scripts::FINALIZE, &keys, &arguments).await?;
         match answer.code {
-            Code::Done => answer.handles().ok_or_else(|| wrong_answer(verb)),
-            Code::Gone | Code::Conflict | Code::Occupied | Code::Limit | Code::Undecided | Code::Follow => {
-                Err(wrong_answer(verb))
-            }
+            Code::Done => Ok(Third::Lives { evicted: answer.handles().ok_or_else(|| wrong_answer(verb))? }),
+            Code::Gone => Ok(Third::Ended(answer.reason())),
+            Code::Conflict | Code::Occupied | Code::Limit | Code::Undecided | Code::Follow => Err(wrong_answer(verb)),
         }
     }
 

@@ -9,7 +9,7 @@ use redis::{Pipeline, Value};
 
 use super::{RedisStore, answer};
 use crate::fault::Fault;
-use crate::link::{Link, Primary};
+use crate::link::{Answers, Held, Layout, Link, Primary};
 use crate::value::{self, End, Found, HEADER};
 
 /// How many keys one `SCAN` looks at.
@@ -19,6 +19,8 @@ const STEP: usize = 1000;
 const REMEMBERED: usize = 100_000;
 /// How many records travel in one message.
 const RECORDS_AT_ONCE: usize = 64;
+/// How many passes are begun, each because slots moved or a connection was lost in the one before.
+const PASSES: usize = 3;
 
 /// The ids of the last pass that are still to be handed out, in order.
 #[derive(Debug, Default)]
@@ -86,10 +88,21 @@ impl RedisStore {
 
     /// The first ids after this one, and whether there are more.
     async fn ids_after(&self, after: Option<SessionId>) -> Result<(BTreeSet<SessionId>, bool), StoreError> {
+        let mut passes = Passes::new(Verb::Scan);
+        loop {
+            match self.pass_for_ids(after).await {
+                Ok(found) => return Ok(found),
+                Err(fault) => passes.lost(&fault)?,
+            }
+        }
+    }
+
+    async fn pass_for_ids(&self, after: Option<SessionId>) -> Result<(BTreeSet<SessionId>, bool), Fault> {
+        let layout = self.layout().await?;
         let mut ids = BTreeSet::new();
         let mut more = false;
-        let mut walk = self.walk(Verb::Scan).await?;
-        while let Some((_, keys)) = walk.step().await? {
+        let mut walk = self.walk().await?;
+        while let Some(keys) = walk.step().await? {
             for id in keys.iter().filter_map(|key| self.keys().id_of(key)) {
                 if after.is_none_or(|after| id > after) {
                     ids.insert(id);
@@ -100,6 +113,7 @@ impl RedisStore {
                 }
             }
         }
+        self.check_settled(&layout).await?;
         Ok((ids, more))
     }
 
@@ -122,11 +136,23 @@ impl RedisStore {
 
     /// Why the session of this handle ended.
     pub(super) async fn find_end(&self, handle: Handle) -> Result<Option<Ended>, StoreError> {
+        let mut passes = Passes::new(Verb::Explain);
+        loop {
+            match self.pass_for_end(handle).await {
+                Ok(found) => return Ok(found),
+                Err(fault) => passes.lost(&fault)?,
+            }
+        }
+    }
+
+    async fn pass_for_end(&self, handle: Handle) -> Result<Option<Ended>, Fault> {
+        let layout = self.layout().await?;
         let mut ended: Option<Ended> = None;
-        let mut walk = self.walk(Verb::Explain).await?;
-        while let Some((primary, keys)) = walk.step().await? {
-            let (headers, now) =
-                self.headers(&primary, &keys).await.map_err(|fault| fault.to_store_error(Verb::Explain))?;
+        let mut walk = self.walk().await?;
+        while let Some(keys) = walk.step().await? {
+            let keys: Vec<_> = keys.into_iter().filter(|key| self.keys().id_of(key).is_some()).collect();
+            let (headers, server) = walk.headers(&keys).await?;
+            let now = self.0.carrier.clock.as_ref().map_or(server, |clock| clock.now());
             for header in headers {
                 match value::end_of(&header, handle, now, self.0.carrier.tombstones) {
                     Some(End::Live) => return Ok(None),
@@ -135,60 +161,106 @@ impl RedisStore {
                 }
             }
         }
+        self.check_settled(&layout).await?;
         Ok(ended)
     }
 
-    /// How the values of sessions under these keys begin, and the time by which to judge them.
-    async fn headers(&self, primary: &Primary, keys: &[Vec<u8>]) -> Result<(Vec<Vec<u8>>, SystemTime), Fault> {
-        let mut packet = Pipeline::with_capacity(keys.len() + 1);
-        packet.cmd("TIME");
-        for key in keys.iter().filter(|key| self.keys().id_of(key).is_some()) {
-            packet.cmd("GETRANGE").arg(key.as_slice()).arg(0).arg(HEADER - 1);
-        }
-        let mut answers = self.0.carrier.link.send_to(primary, packet, Verb::Explain).await?.into_iter();
-        let server = answers.next().unwrap_or_else(|| Err(Fault::wrong_answer("TIME")))?;
-        let now = match &self.0.carrier.clock {
-            Some(clock) => clock.now(),
-            None => answer::time(&server).ok_or_else(|| Fault::wrong_answer("TIME"))?,
-        };
-        // A key of another type, or one that has moved on meanwhile, is none of ours.
-        let headers = answers
-            .flatten()
-            .filter_map(|answer| if let Value::BulkString(header) = answer { Some(header) } else { None });
-        Ok((headers.collect(), now))
+    /// Where the keys are before a pass over them.
+    async fn layout(&self) -> Result<Layout, Fault> {
+        let layout = self.0.carrier.link.layout().await?;
+        if layout.is_moving() { Err(Fault::unsteady()) } else { Ok(layout) }
     }
 
-    async fn walk(&self, verb: Verb) -> Result<Walk<'_>, StoreError> {
-        let primaries = self.0.carrier.link.primaries().await.map_err(|fault| fault.to_store_error(verb))?;
-        Ok(Walk { link: &self.0.carrier.link, verb, pattern: self.keys().pattern(), primaries, cursor: b"0".to_vec() })
+    /// After a pass: an error if keys may have moved meanwhile from where it had yet to look to where it had looked.
+    async fn check_settled(&self, before: &Layout) -> Result<(), Fault> {
+        if self.0.carrier.link.layout().await? == *before { Ok(()) } else { Err(Fault::unsteady()) }
+    }
+
+    async fn walk(&self) -> Result<Walk<'_>, Fault> {
+        let link = &self.0.carrier.link;
+        let primaries = link.primaries().await?;
+        Ok(Walk { link, pattern: self.keys().pattern(), primaries, held: None, cursor: None })
     }
 }
 
-/// A way past all keys of the store, a step at a time.
+/// How many passes are left to begin.
+struct Passes {
+    verb: Verb,
+    left: usize,
+}
+
+impl Passes {
+    const fn new(verb: Verb) -> Self {
+        Self { verb, left: PASSES - 1 }
+    }
+
+    /// A pass was cut short by this, or was for nothing. An error where another one would not help, or would be one too many.
+    fn lost(&mut self, fault: &Fault) -> Result<(), StoreError> {
+        if self.left == 0 || !fault.is_of_the_moment() {
+            return Err(fault.to_store_error(self.verb));
+        }
+        self.left -= 1;
+        Ok(())
+    }
+}
+
+/// Where a walk begins at a server, and what tells that it is over.
+const START: &[u8] = b"0";
+
+/// A way past all keys of the store, a step at a time. Some come more than once.
 struct Walk<'s> {
     link: &'s Link,
-    verb: Verb,
     pattern: String,
-    /// Those that are not done; the last is under way.
+    /// Those that nobody has looked at yet.
     primaries: Vec<Primary>,
-    cursor: Vec<u8>,
+    /// Where the keys of the last step are.
+    held: Option<Held>,
+    /// Nothing where that one has no more.
+    cursor: Option<Vec<u8>>,
 }
 
 impl Walk<'_> {
-    /// Some keys, perhaps none, and the server that has them; nothing at the end of the way.
-    async fn step(&mut self) -> Result<Option<(Primary, Vec<Vec<u8>>)>, StoreError> {
-        let Some(primary) = self.primaries.last().cloned() else { return Ok(None) };
-        let fail = |fault: Fault| fault.to_store_error(self.verb);
+    /// Some keys, perhaps none; nothing at the end of the way.
+    async fn step(&mut self) -> Result<Option<Vec<Vec<u8>>>, Fault> {
+        let cursor = match self.cursor.take() {
+            Some(cursor) => cursor,
+            None => {
+                let Some(primary) = self.primaries.pop() else { return Ok(None) };
+                self.held = Some(self.link.hold(&primary).await?);
+                START.to_vec()
+            }
+        };
         let mut packet = Pipeline::with_capacity(1);
-        packet.cmd("SCAN").arg(&self.cursor).arg("MATCH").arg(&self.pattern).arg("COUNT").arg(STEP);
-        let answers = self.link.send_to(&primary, packet, self.verb).await.map_err(fail)?;
-        let answer = super::single(answers).map_err(fail)?;
-        let (next, keys) = scanned(answer).ok_or_else(|| fail(Fault::wrong_answer("SCAN")))?;
-        if next == b"0" {
-            self.primaries.pop();
+        packet.cmd("SCAN").arg(cursor).arg("MATCH").arg(&self.pattern).arg("COUNT").arg(STEP).arg("TYPE").arg("string");
+        let answer = super::single(self.ask(packet).await?)?;
+        let (next, keys) = scanned(answer).ok_or_else(|| Fault::wrong_answer("SCAN"))?;
+        self.cursor = (next != START).then_some(next);
+        Ok(Some(keys))
+    }
+
+    /// How the values under keys of the last step begin, and the time of their server.
+    async fn headers(&self, keys: &[Vec<u8>]) -> Result<(Vec<Vec<u8>>, SystemTime), Fault> {
+        let mut packet = Pipeline::with_capacity(keys.len() + 1);
+        packet.cmd("TIME");
+        for key in keys {
+            packet.cmd("GETRANGE").arg(key.as_slice()).arg(0).arg(HEADER - 1);
         }
-        self.cursor = next;
-        Ok(Some((primary, keys)))
+        let mut answers = self.ask(packet).await?.into_iter();
+        let time = answers.next().unwrap_or_else(|| Err(Fault::wrong_answer("TIME")))?;
+        let now = answer::time(&time).ok_or_else(|| Fault::wrong_answer("TIME"))?;
+        let mut headers = Vec::with_capacity(keys.len());
+        for answer in answers {
+            let Value::BulkString(header) = answer? else { return Err(Fault::wrong_answer("GETRANGE")) };
+            headers.push(header);
+        }
+        Ok((headers, now))
+    }
+
+    async fn ask(&self, mut packet: Pipeline) -> Result<Answers, Fault> {
+        match &self.held {
+            Some(held) => held.ask(&mut packet).await,
+            None => Err(Fault::unsteady()),
+        }
     }
 }
 

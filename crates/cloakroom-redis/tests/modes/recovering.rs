@@ -1,7 +1,8 @@
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cloakroom_core::{EndReason, Load, SessionStore as _, Signal, StoreErrorKind, WriteOutcome};
-use cloakroom_services::Redis;
+use cloakroom_core::{EndReason, Load, Revision, SessionStore as _, Signal, StoreErrorKind, WriteOutcome};
+use cloakroom_services::{Redis, shared};
 use tokio::time::Instant;
 
 use crate::fake::Fake;
@@ -112,6 +113,54 @@ async fn a_connection_that_is_cut_after_a_write_leaves_it_unknown() {
     let error = store.delete(&new_id(), EndReason::Destroyed).await.unwrap_err();
     assert_eq!((error.kind(), error.outcome()), (StoreErrorKind::Unavailable, WriteOutcome::Unknown), "{error}");
     assert!(error.to_string().contains("cut before the answer came"), "{error}");
+}
+
+/// A cursor means nothing to another process, which may be what answers after a connection was lost.
+#[tokio::test]
+async fn a_scan_begins_anew_behind_a_new_connection() {
+    let cursors = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&cursors);
+    let server = Fake::start(move |mut client| {
+        let seen = Arc::clone(&seen);
+        async move {
+            if !client.greet().await {
+                return;
+            }
+            while client.read().await {
+                let said = String::from_utf8_lossy(&client.said).into_owned();
+                let cursor = said.split("SCAN\r\n$1\r\n").nth(1).and_then(|rest| rest.chars().next()).unwrap();
+                seen.lock().unwrap().push(cursor);
+                let next = match seen.lock().unwrap().len() {
+                    1 => "7",
+                    2 => return,
+                    _ => "0",
+                };
+                client.send(&[format!("*2\r\n$1\r\n{next}\r\n*0\r\n").into_bytes(), client.marker()].concat()).await;
+            }
+        }
+    })
+    .await;
+    let store = open(&server.url()).await;
+    assert_eq!(store.scan(None, 10).await.unwrap(), []);
+    assert_eq!(*cursors.lock().unwrap(), ['0', '7', '0']);
+}
+
+#[tokio::test]
+async fn a_closed_store_takes_no_more_calls() {
+    let store = open(&shared::redis()).await;
+    let (id, record) = file(&store).await;
+    store.close().await;
+    for error in [
+        store.load(&id).await.map(drop),
+        store.update(&id, Revision::FIRST, &record).await.map(drop),
+        store.delete(&id, EndReason::Destroyed).await.map(drop),
+        store.scan(None, 1).await.map(drop),
+        store.probe().await.map(drop),
+    ] {
+        let error = error.unwrap_err();
+        assert_eq!((error.kind(), error.outcome()), (StoreErrorKind::Unavailable, WriteOutcome::NotDone), "{error:?}");
+        assert!(error.to_string().contains("the store is closed"), "{error}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

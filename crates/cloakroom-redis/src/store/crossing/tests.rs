@@ -70,8 +70,7 @@ impl SignIn {
     }
 
     async fn commit(&self, latest: u64) -> Result<Code, StoreError> {
-        let steps = [revision(Revision::FIRST), self.new.as_bytes().to_vec(), latest.to_string().into_bytes()];
-        let arguments = [self.store.times(), steps.to_vec()].concat();
+        let arguments = self.store.committing(&self.new, Revision::FIRST, latest, &self.after);
         let keys = [self.store.keys().session(&self.old)];
         self.store.run(Verb::Renew, &scripts::COMMIT, &keys, &arguments).await.map(|answer| answer.code)
     }
@@ -264,6 +263,32 @@ async fn what_was_ended_between_the_steps_stays_ended() {
     let live = matches!(sign_in.load(&sign_in.new).await, Load::Live(_));
     assert_eq!(sign_in.handles().await.len(), usize::from(live));
     assert_eq!(sign_in.scanned().await.len(), usize::from(live));
+}
+
+#[tokio::test]
+async fn the_third_step_does_not_say_that_what_was_ended_lives() {
+    let sign_in = SignIn::start().await;
+    let latest = sign_in.prepare(None).await;
+    assert_eq!(sign_in.store.revoke_all(&sign_in.alice, None).await.unwrap(), 0);
+    assert_eq!(sign_in.commit(latest).await.unwrap(), Code::Done);
+    let [max, evict] = limit_arguments(None);
+    let third = sign_in.store.finalize(Verb::Renew, &sign_in.new, &sign_in.after, max, evict).await.unwrap();
+    assert!(matches!(third, Third::Ended(Some(EndReason::Revoked))), "{third:?}");
+}
+
+/// By it alone whoever comes late knows that the second step was done.
+#[tokio::test]
+async fn the_tombstone_of_the_old_session_outlives_the_record_of_the_new_one() {
+    let sign_in = SignIn::died(Died::AfterCommitting).await;
+    let left = async |id: &SessionId| {
+        let key = sign_in.store.keys().session(id);
+        let mut packet = Pipeline::with_capacity(1);
+        packet.cmd("PTTL").arg(&key);
+        let answer = sign_in.store.0.carrier.link.send(&key, packet, Verb::Load).await.unwrap().pop().unwrap();
+        answer::number(&answer.unwrap()).unwrap()
+    };
+    let (new, old) = (left(&sign_in.new).await, left(&sign_in.old).await);
+    assert!(old + 10_000 > new, "{old} {new}");
 }
 
 #[tokio::test]
