@@ -18,8 +18,8 @@ use std::time::{Instant, SystemTime};
 use async_trait::async_trait;
 use cloakroom_core::{
     Clock, Create, EndReason, Ended, Handle, Listing, Load, Page, Principal, Probe, Record, Renew, Renewal, Revision,
-    SessionId, SessionLimit, SessionStore, Signals, StoreError, StoreErrorKind, Stored, Summary, Swept, Touch, Update,
-    Verb,
+    SessionId, SessionLimit, SessionStore, Signals, StoreError, StoreErrorKind, Stored, Summary, Swept, SystemClock,
+    Touch, Update, Verb,
 };
 use sqlx::mysql::MySqlRow;
 use tokio::sync::{oneshot, watch};
@@ -221,12 +221,17 @@ async fn write_touches(touches: Arc<TouchBuffer>, emptying: Emptying, calls: Arc
         for some in taken.chunks(TOUCHES) {
             let (answer, answered) = oneshot::channel();
             let pushed = calls.push(Call { op: Op::TouchMany(some.to_vec()), answer });
+            if pushed == Err(Refused::Full) {
+                some.iter().for_each(|(id, deadlines)| touches.put_back(*id, *deadlines));
+                TouchBuffer::wait_for_room().await;
+                continue;
+            }
             let error = match (pushed, answered.await) {
                 (Ok(()), Ok(Ok(_))) => continue,
                 (Ok(()), Ok(Err(CallError::Fault(fault)))) => fault.to_store_error(Verb::Touch, &server).to_string(),
                 (Ok(()), Ok(Err(CallError::Refused(error)))) => error.to_string(),
                 (Ok(()), Err(_)) => "the tasks that write have ended".to_owned(),
-                (Err(_), _) => "too many calls wait".to_owned(),
+                (Err(_), _) => "the store was closed".to_owned(),
             };
             tracing::warn!(error, "{} touches were lost: their sessions end earlier by that much", some.len());
         }
@@ -243,7 +248,14 @@ impl SessionStore for MySqlStore {
         self.0.loads.push(read).map_err(|refused| self.refusal(Verb::Load, refused))?;
         match answered.await {
             Ok(Ok(None)) => Ok(Load::Gone(None)),
-            Ok(Ok(Some(row))) => found(&row, 0, self.now(), Verb::Load).map(Load::from),
+            Ok(Ok(Some(row))) => {
+                let load = found(&row, 0, self.now(), Verb::Load).map(Load::from)?;
+                if let (Some(touches), Load::Live(stored)) = (&self.0.touches, &load) {
+                    let now = self.now().unwrap_or_else(|| column_millis(SystemClock.now()));
+                    touches.saw(*id, &stored.record, now);
+                }
+                Ok(load)
+            }
             Ok(Err(fault)) => Err(fault.to_store_error(Verb::Load, &self.0.server)),
             Err(_) => Err(self.gone(Verb::Load).not_done()),
         }

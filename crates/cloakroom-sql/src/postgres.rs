@@ -147,7 +147,7 @@ impl PostgresStore {
         let (reads, writes) = (Queue::new(options.queue), Queue::new(options.queue));
         let (alive, ended) = watch::channel(());
         let of_readers = connections.len() / 2;
-        let anywhere = Arc::new(AtomicUsize::new(connections.len()));
+        let heard = Arc::new(AtomicUsize::new(0));
         let mut connections = connections.into_iter();
         for (queue, most) in [(&reads, of_readers), (&writes, usize::MAX)] {
             let connected = Arc::new(watch::channel(0).0);
@@ -158,7 +158,7 @@ impl PostgresStore {
                     connector: Arc::clone(connector),
                     connection: Some(connection),
                     connected: Arc::clone(&connected),
-                    anywhere: Arc::clone(&anywhere),
+                    heard: Arc::clone(&heard),
                     clock: options.clock.clone(),
                     watchdog: Watchdog::new(options.timeout),
                 };
@@ -260,6 +260,9 @@ impl PostgresStore {
     }
 }
 
+/// The most touches that are in the queue for writing at once.
+const TOUCHES_AT_ONCE: usize = 256;
+
 /// Writes what waits in the background until the store closes, and then closes the queue for writing.
 async fn flush(touches: Arc<TouchBuffer>, writes: Arc<Queue<Job>>, emptying: Emptying) {
     loop {
@@ -267,19 +270,26 @@ async fn flush(touches: Arc<TouchBuffer>, writes: Arc<Queue<Job>>, emptying: Emp
         if taken.is_empty() {
             break;
         }
-        let mut answers = Vec::with_capacity(taken.len());
         let mut lost = 0;
-        for (id, deadlines) in taken {
-            let (answer, answered) = oneshot::channel();
-            match writes.push(Job::Touch { id, deadlines, answer }) {
-                Ok(()) => answers.push(answered),
-                Err(_) => lost += 1,
+        // One batch after the other: what comes meanwhile waits here, where it becomes one for each session, and leaves
+        // room in the queue for calls that somebody waits for.
+        for some in taken.chunks(TOUCHES_AT_ONCE) {
+            let mut answers = Vec::with_capacity(some.len());
+            for (id, deadlines) in some {
+                let (answer, answered) = oneshot::channel();
+                match writes.push(Job::Touch { id: *id, deadlines: *deadlines, answer }) {
+                    Ok(()) => answers.push(answered),
+                    Err(Refused::Full) => touches.put_back(*id, *deadlines),
+                    Err(Refused::Closed) => lost += 1,
+                }
             }
-        }
-        // One batch after the other: what comes meanwhile waits here, where it becomes one for each session.
-        for answered in answers {
-            if !matches!(answered.await, Ok(Ok(_))) {
-                lost += 1;
+            if answers.is_empty() {
+                TouchBuffer::wait_for_room().await;
+            }
+            for answered in answers {
+                if !matches!(answered.await, Ok(Ok(_))) {
+                    lost += 1;
+                }
             }
         }
         if lost > 0 {
@@ -317,7 +327,13 @@ impl SessionStore for PostgresStore {
         let job = |answer| Job::Load { id: *id, answer };
         match self.ask(Verb::Load, &self.0.reads, job).await? {
             None => Ok(Load::Gone(None)),
-            Some(Seen { columns, now }) => columns.found(now, Verb::Load).map(Load::from),
+            Some(Seen { columns, now }) => {
+                let load = columns.found(now, Verb::Load).map(Load::from)?;
+                if let (Some(touches), Load::Live(stored)) = (&self.0.touches, &load) {
+                    touches.saw(*id, &stored.record, now);
+                }
+                Ok(load)
+            }
         }
     }
 

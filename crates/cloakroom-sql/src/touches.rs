@@ -1,12 +1,15 @@
 //! Touches that wait in the background, so that a request does not.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cloakroom_core::SessionId;
+use cloakroom_core::{Record, SessionId};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::row::column_millis;
 
 /// When a touch is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -17,9 +20,9 @@ pub enum Touches {
     /// When it is queued, with [`Touched`](cloakroom_core::Touch::Touched) whatever it will find; it
     /// is written within about a second, together with what else waits, and at `close`.
     ///
-    /// A process that dies takes what waits with it: a session then ends earlier by the touch
-    /// interval at most, never later. A touch that comes too late revives nothing. When too many
-    /// wait, a touch is answered as by [`Answered`](Self::Answered).
+    /// A process that dies takes what waits with it: a session then ends earlier by a minute and a half at most, never
+    /// later, for a touch that is worth more is answered as by [`Answered`](Self::Answered). So is one of a session that
+    /// is about to end, and one for which there is no room. A touch that comes too late revives nothing.
     Background,
 }
 
@@ -36,7 +39,53 @@ pub(crate) struct TouchBuffer {
 #[derive(Debug, Default)]
 struct State {
     waiting: HashMap<SessionId, Deadlines>,
+    dear: Dear,
     closed: bool,
+}
+
+/// Sessions whose next touch is worth too much to be lost, for the time that a request may take.
+#[derive(Debug, Default)]
+struct Dear {
+    lately: HashSet<SessionId>,
+    before: HashSet<SessionId>,
+    /// When the older of both are forgotten.
+    turn: Option<Instant>,
+    /// There was no room for all of them: until the next turn any may be one.
+    crowded: bool,
+}
+
+impl Dear {
+    /// Between this and twice as long one is known.
+    const KEPT: Duration = Duration::from_secs(60);
+
+    fn add(&mut self, id: SessionId, room: usize) {
+        self.turn();
+        if self.lately.len() < room {
+            self.lately.insert(id);
+        } else {
+            self.crowded = true;
+        }
+    }
+
+    fn remove(&mut self, id: &SessionId) -> bool {
+        self.turn();
+        // Both: it may have been loaded twice.
+        self.lately.remove(id) | self.before.remove(id) | self.crowded
+    }
+
+    fn turn(&mut self) {
+        let now = Instant::now();
+        if self.turn.is_none_or(|turn| now >= turn) {
+            // After a long time without any, the later ones are old as well.
+            let old = self.turn.is_some_and(|turn| now >= turn + Self::KEPT);
+            self.before = std::mem::take(&mut self.lately);
+            if old {
+                self.before.clear();
+            }
+            self.turn = Some(now + Self::KEPT);
+            self.crowded = false;
+        }
+    }
 }
 
 /// What a touch asks for, in milliseconds.
@@ -63,6 +112,10 @@ pub(crate) struct Emptying(#[expect(dead_code, reason = "its end is what it says
 impl TouchBuffer {
     /// How long a touch waits for others.
     const PAUSE: Duration = Duration::from_secs(1);
+    /// A touch that is worth more of a session's life than this is not to be lost.
+    const WORTH: Duration = Duration::from_secs(90);
+    /// Nor is one for which it is nearly too late.
+    const ENDING: Duration = Duration::from_secs(10);
 
     pub(crate) fn new(capacity: usize) -> (Arc<Self>, Emptying) {
         let (emptying, emptied) = watch::channel(());
@@ -70,10 +123,20 @@ impl TouchBuffer {
         (Arc::new(buffer), Emptying(emptying))
     }
 
-    /// Whether there was room.
+    /// Notes what was loaded at this time, in milliseconds: how much the touch would be worth that may follow.
+    pub(crate) fn saw(&self, id: SessionId, record: &Record, now: i64) {
+        let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        let worth = now.saturating_sub(column_millis(record.last_seen()));
+        let left = column_millis(record.idle_deadline()).saturating_sub(now);
+        if worth > millis(Self::WORTH) || left < millis(Self::ENDING) {
+            self.lock().dear.add(id, self.capacity);
+        }
+    }
+
+    /// Whether it will be written; if not, nothing was done.
     pub(crate) fn offer(&self, id: SessionId, deadlines: Deadlines) -> bool {
         let mut state = self.lock();
-        if state.closed {
+        if state.closed || state.dear.remove(&id) {
             return false;
         }
         let room = state.waiting.len() < self.capacity;
@@ -90,6 +153,18 @@ impl TouchBuffer {
             self.changed.notify_one();
         }
         true
+    }
+
+    /// For touches that found none in the queue for writing.
+    pub(crate) async fn wait_for_room() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
+    /// Takes back what was taken and could not be written yet.
+    pub(crate) fn put_back(&self, id: SessionId, deadlines: Deadlines) {
+        let mut state = self.lock();
+        let waiting = state.waiting.entry(id).or_insert(deadlines);
+        *waiting = waiting.and(deadlines);
     }
 
     /// Waits until a touch has waited long enough, or many do, and takes them all; nothing once the
@@ -153,7 +228,7 @@ mod tests {
     async fn touches_of_a_session_become_one_and_wait_a_second() {
         let (buffer, _emptying) = TouchBuffer::new(8);
         assert!(buffer.offer(id(1), deadlines(5, 20)) && buffer.offer(id(1), deadlines(7, 10)));
-        let started = tokio::time::Instant::now();
+        let started = Instant::now();
         assert_eq!(buffer.take().await, [(id(1), deadlines(7, 20))]);
         assert_eq!(started.elapsed(), TouchBuffer::PAUSE);
     }
@@ -162,11 +237,51 @@ mod tests {
     async fn many_do_not_wait_and_a_full_buffer_refuses() {
         let (buffer, _emptying) = TouchBuffer::new(2);
         assert!(buffer.offer(id(1), deadlines(1, 1)));
-        let started = tokio::time::Instant::now();
+        let started = Instant::now();
         assert_eq!(buffer.take().await.len(), 1);
         assert_eq!(started.elapsed(), Duration::ZERO);
         assert!(buffer.offer(id(1), deadlines(1, 1)) && buffer.offer(id(2), deadlines(1, 1)));
         assert!(!buffer.offer(id(3), deadlines(1, 1)) && buffer.offer(id(2), deadlines(2, 2)));
+    }
+
+    fn record(last_seen: u64, lives: u64) -> Record {
+        let at = std::time::UNIX_EPOCH + Duration::from_secs(last_seen);
+        let lives = Duration::from_secs(lives);
+        Record::new(cloakroom_core::Handle::from_bytes([1; cloakroom_core::Handle::LEN]), at, lives, 2 * lives)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_worth_much_or_nearly_too_late_is_not_taken() {
+        let (buffer, _emptying) = TouchBuffer::new(8);
+        let offered = |n| buffer.offer(id(n), deadlines(1, 1));
+        for (last_seen, lives, now, taken) in [
+            (1000, 1800, 1090, true),
+            (1000, 1800, 1091, false),
+            (1000, 1800, 2740, false),
+            (1000, 60, 1050, true),
+            (1000, 60, 1051, false),
+        ] {
+            buffer.saw(id(1), &record(last_seen, lives), now * 1000);
+            assert_eq!(offered(1), taken, "{last_seen} {lives} {now}");
+            assert!(offered(1), "the touch that was not taken has been written, and the next is worth little");
+        }
+        buffer.saw(id(2), &record(1000, 1800), 2_000_000);
+        tokio::time::advance(Dear::KEPT).await;
+        assert!(!offered(2), "a request may take a while");
+        buffer.saw(id(2), &record(1000, 1800), 2_000_000);
+        tokio::time::advance(2 * Dear::KEPT).await;
+        assert!(offered(2), "nobody asked for it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_there_is_no_room_to_note_all_none_is_taken_for_a_while() {
+        let (buffer, _emptying) = TouchBuffer::new(2);
+        for n in 1..=3 {
+            buffer.saw(id(n), &record(1000, 1800), 2_000_000);
+        }
+        assert!((1..=4).all(|n| !buffer.offer(id(n), deadlines(1, 1))));
+        tokio::time::advance(Dear::KEPT).await;
+        assert!(buffer.offer(id(4), deadlines(1, 1)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -78,6 +78,10 @@ BEGIN
         outcome := 2;
         RETURN;
     END IF;
+    -- What is counted as over has to be: a touch that waits for a row that is only locked looks at no deadline again.
+    UPDATE cloakroom_sessions s
+        SET ended_reason = 4, ended_at = s.idle_deadline, principal = NULL, record = NULL
+        WHERE s.principal = new_principal AND s.ended_at IS NULL AND s.idle_deadline <= moment;
     others := ARRAY(SELECT s.id FROM cloakroom_sessions s
         WHERE s.principal = new_principal AND s.idle_deadline > moment
         ORDER BY s.created, s.handle);
@@ -149,6 +153,10 @@ BEGIN
         OR old_row.revision <> expected THEN
         outcome := CASE WHEN old_row.revision <> expected AND old_row.ended_at IS NULL
             AND old_row.idle_deadline > moment THEN 5 ELSE 4 END;
+        -- As in `cloakroom_create`: who heard that it is over is not to see it live.
+        UPDATE cloakroom_sessions s
+            SET ended_reason = 4, ended_at = s.idle_deadline, principal = NULL, record = NULL
+            WHERE s.id = old_id AND s.ended_at IS NULL AND s.idle_deadline <= moment;
         handle := old_row.handle;
         revision := old_row.revision;
         last_seen := old_row.last_seen;
@@ -164,6 +172,10 @@ BEGIN
         RETURN;
     END IF;
     IF most IS NOT NULL THEN
+        -- As in `cloakroom_create`.
+        UPDATE cloakroom_sessions s
+            SET ended_reason = 4, ended_at = s.idle_deadline, principal = NULL, record = NULL
+            WHERE s.principal = new_principal AND s.ended_at IS NULL AND s.idle_deadline <= moment;
         others := ARRAY(SELECT s.id FROM cloakroom_sessions s
             WHERE s.principal = new_principal AND s.idle_deadline > moment AND s.id <> old_id
             ORDER BY s.created, s.handle);

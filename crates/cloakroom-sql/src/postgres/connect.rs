@@ -1,15 +1,18 @@
 //! Connections: made, prepared, and driven by the task that uses them.
 
+use std::error::Error as StdError;
+use std::fmt;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use futures_util::TryStreamExt as _;
 use futures_util::future::try_join_all;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{IsNull, ToSql, Type};
 use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -109,6 +112,30 @@ where
     Ok(())
 }
 
+/// A parameter that prints as nothing.
+struct Untold<'a>(&'a (dyn ToSql + Sync));
+
+impl fmt::Debug for Untold<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("..")
+    }
+}
+
+impl ToSql for Untold<'_> {
+    fn to_sql(&self, kind: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
+        self.0.to_sql_checked(kind, out)
+    }
+
+    /// What it holds says so when it is written.
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    fn to_sql_checked(&self, kind: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
+        self.0.to_sql_checked(kind, out)
+    }
+}
+
 impl Session {
     /// One statement, one round trip. Nothing where not as many rows came as the server says it sent.
     pub(crate) async fn query(
@@ -116,7 +143,8 @@ impl Session {
         statement: Statement,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Option<Vec<Row>>, tokio_postgres::Error> {
-        let parameters = parameters.iter().copied();
+        // The driver tells the log of all that has no keeper.
+        let parameters = parameters.iter().copied().map(Untold);
         let stream = match self.prepared.get(statement as usize) {
             Some(prepared) => self.client.query_raw(prepared, parameters).await?,
             None => {
@@ -172,5 +200,17 @@ impl Connection {
         drop(session);
         // A server that is gone need not be told.
         drop(tokio::time::timeout(Duration::from_secs(1), driving.ended()).await);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_statement_is_given_is_printed_nowhere() {
+        let record: &(dyn ToSql + Sync) = &b"hunter2".as_slice();
+        let printed = format!("{:?}", [Untold(record), Untold(&"alice")]);
+        assert_eq!(printed, "[.., ..]");
     }
 }

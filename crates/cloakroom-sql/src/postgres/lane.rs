@@ -39,8 +39,8 @@ pub(crate) struct Lane {
     pub(crate) connection: Option<Connection>,
     /// How many of the lanes on this queue have a connection. One without leaves the work to them.
     pub(crate) connected: Arc<watch::Sender<usize>>,
-    /// How many lanes of the store have a connection.
-    pub(crate) anywhere: Arc<AtomicUsize>,
+    /// Rises whenever a lane of the store hears from the server.
+    pub(crate) heard: Arc<AtomicUsize>,
     pub(crate) clock: Option<Arc<dyn Clock>>,
     pub(crate) watchdog: Watchdog,
 }
@@ -82,12 +82,13 @@ impl Lane {
         next
     }
 
-    /// Connects anew, at longer and longer intervals while that fails. As long as no lane has a
-    /// connection, whoever wants something hears at once that there is none.
+    /// Connects anew, at longer and longer intervals while that fails. In between, and as long as no other lane on this
+    /// queue has a connection, whoever wants something hears at once that there is none.
     async fn reconnect(&mut self) -> Next {
         let mut failures = 0u32;
         loop {
             let started = Instant::now();
+            let mut known = self.heard.load(Ordering::Relaxed);
             let mut fault = match self.connect().await {
                 Ok(()) => return Next::Reconnect,
                 Err(fault) => fault,
@@ -99,12 +100,7 @@ impl Lane {
             let earliest = Instant::now() + SHORTEST_PAUSE;
             let mut over = pin!(tokio::time::sleep(pause));
             loop {
-                let mut connected = self.connected.subscribe();
-                let nobody = async {
-                    // The sender lives as long as this lane.
-                    drop(connected.wait_for(|connected| *connected == 0).await);
-                    self.consumer.take(MOST).await
-                };
+                let nobody = take_while_nobody_is_connected(&self.consumer, self.connected.subscribe());
                 let jobs = match select(pin!(nobody), over.as_mut()).await {
                     Either::Left((jobs, _)) => jobs,
                     Either::Right(_) => break,
@@ -112,8 +108,9 @@ impl Lane {
                 if jobs.is_empty() {
                     return Next::End;
                 }
-                // Another lane, of reads or of writes, has found the server back: what this one knows is old.
-                let is_back = self.anywhere.load(Ordering::Relaxed) > 0;
+                // Another lane, of reads or of writes, has heard of the server since: what this one knows is old.
+                let heard = self.heard.load(Ordering::Relaxed);
+                let is_back = std::mem::replace(&mut known, heard) != heard;
                 if is_back || refused_quickly && Instant::now() >= earliest {
                     tokio::time::sleep_until(earliest).await;
                     match self.connect().await {
@@ -129,14 +126,13 @@ impl Lane {
     async fn connect(&mut self) -> Result<(), Fault> {
         self.connection = Some(self.connector.connect().await?);
         self.connected.send_modify(|connected| *connected += 1);
-        self.anywhere.fetch_add(1, Ordering::Relaxed);
+        self.heard.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
     fn take_connection(&mut self) -> Option<Connection> {
         let connection = self.connection.take()?;
         self.connected.send_modify(|connected| *connected -= 1);
-        self.anywhere.fetch_sub(1, Ordering::Relaxed);
         Some(connection)
     }
 
@@ -181,7 +177,7 @@ impl Lane {
         let sent = stream::iter(parcels)
             .map(|(place, parcel)| async move { (place, parcel.send(session, now).await) })
             .buffer_unordered(if self.connector.prepared { usize::MAX } else { AT_ONCE_THROUGH_A_PROXY });
-        let (mut again, mut lost) = (Vec::new(), false);
+        let (mut again, mut lost, mut heard) = (Vec::new(), false, false);
         let answering = async {
             let mut sent = pin!(sent);
             while let Some((place, result)) = sent.next().await {
@@ -191,13 +187,19 @@ impl Lane {
                         lost = true;
                         parcel.fail(&Fault::absurd(server, "fewer rows than it sent"));
                     }
-                    Ok(Some(rows)) => match parcel.answer(rows) {
-                        Ok(overtaken) => again.extend(overtaken),
-                        Err((parcel, error)) => {
-                            lost = true;
-                            parcel.fail(&Fault::absurd(server, error));
+                    Ok(Some(rows)) => {
+                        // Before whoever is answered can ask the next.
+                        if !std::mem::replace(&mut heard, true) {
+                            self.heard.fetch_add(1, Ordering::Relaxed);
                         }
-                    },
+                        match parcel.answer(rows) {
+                            Ok(overtaken) => again.extend(overtaken),
+                            Err((parcel, error)) => {
+                                lost = true;
+                                parcel.fail(&Fault::absurd(server, error));
+                            }
+                        }
+                    }
                     Err(error) => {
                         let (fault, remedy) = Fault::sent(&error, server);
                         lost |= matches!(remedy, Remedy::RepeatElsewhere | Remedy::Reconnect);
@@ -227,6 +229,18 @@ impl Lane {
             self.lose();
         }
         again
+    }
+}
+
+/// What waits in the queue, once no lane is connected that could do it.
+async fn take_while_nobody_is_connected<T>(consumer: &Consumer<T>, mut connected: watch::Receiver<usize>) -> Vec<T> {
+    loop {
+        // The sender lives as long as the lane.
+        drop(connected.wait_for(|connected| *connected == 0).await);
+        let somebody = async { drop(connected.wait_for(|connected| *connected > 0).await) };
+        if let Either::Right((jobs, _)) = select(pin!(somebody), pin!(consumer.take(MOST))).await {
+            return jobs;
+        }
     }
 }
 
@@ -277,4 +291,26 @@ impl Drop for Lane {
 fn jitter(pause: Duration) -> Duration {
     let random = RandomState::new().build_hasher().finish();
     pause.mul_f64(0.5 + (random % 1024) as f64 / 2048.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::queue::Queue;
+
+    #[tokio::test]
+    async fn a_lane_without_a_connection_leaves_work_to_one_that_has() {
+        let queue = Queue::new(8);
+        let consumer = queue.consumer();
+        let connected = watch::channel(0).0;
+        let mut taken = pin!(take_while_nobody_is_connected(&consumer, connected.subscribe()));
+        assert_eq!(taken.as_mut().now_or_never(), None, "nothing waits");
+        connected.send_modify(|connected| *connected += 1);
+        queue.push(7).unwrap();
+        assert_eq!(taken.as_mut().now_or_never(), None, "another lane has connected meanwhile");
+        connected.send_modify(|connected| *connected -= 1);
+        assert_eq!(taken.await, [7]);
+    }
 }

@@ -56,13 +56,18 @@ pub(super) async fn open(options: PostgresOptions) -> Result<PostgresStore, Serv
         server: Arc::clone(&server),
     });
     let setting_up = async {
-        let mut connection = connector.connect_plainly().await.map_err(|error| unreachable(&server, &error))?;
+        let connected = tokio::time::timeout(options.connect_timeout, connector.connect_plainly()).await;
+        let connected = connected.map_err(|_| {
+            let cause = format!("it takes connections and did not greet within {:?}", options.connect_timeout);
+            ServerOpenError::new(Kind::Unreachable, &server, cause, "see whether it is overloaded or stopped")
+        })?;
+        let mut connection = connected.map_err(|error| unreachable(&server, &error))?;
         let set_up = SetUp { client: &connection.session.client, server: &server, prefix: &options.prefix };
         let result = connection.driving.drive(set_up.run(options.migrate)).await;
         connection.close().await;
         result
     };
-    // Another process may be migrating for a while; connecting has a timeout of its own.
+    // No timeout: another process may be migrating for a while.
     setting_up.await?;
     let connections = try_join_all((0..options.connections).map(|_| connector.connect())).await;
     let connections = connections.map_err(|fault| {

@@ -101,7 +101,7 @@ impl PostgresOptions {
     ///
     /// | option | default | |
     /// |---|---|---|
-    /// | `sslmode` | `verify-full`; on this machine `disable` | whether the connection is encrypted and the certificate checked, name included |
+    /// | `sslmode` | `verify-full`; on this machine `disable` | whether the connection is encrypted and the certificate checked, name included; `require` and `verify-ca`, which check less elsewhere, are the same here |
     /// | `ca` | the system's | a file with the authorities to trust instead |
     /// | `connect_timeout` | `5s` | how long a connection may take to make |
     /// | `timeout` | `5s` | how long an answer may take |
@@ -138,16 +138,17 @@ impl PostgresOptions {
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err(UrlError::new("the URL names no host: write postgres://user:password@host:port/database"));
         }
-        let modes = [("disable", Some(false)), ("verify-full", Some(true)), ("allow", None), ("prefer", None)];
-        let modes = [modes.as_slice(), &[("require", None), ("verify-ca", None)]].concat();
+        let verified = ["verify-full", "verify-ca", "require"].map(|mode| (mode, Some(true)));
+        let other = [("disable", Some(false)), ("allow", None), ("prefer", None)];
+        let modes = [verified, other].concat();
         let verify = match url.take_choice("sslmode", &modes)? {
             None => !is_local(&config),
             Some(Some(verify)) => verify,
             Some(None) => {
                 return Err(UrlError::new(
                     "of the values of `sslmode` this store has `verify-full` (encrypted, and the server proves its \
-                     name; with `ca=/path.pem` by an authority of your own) and `disable`: anything between them lets \
-                     whoever sits on the line pretend to be the server",
+                     name; with `ca=/path.pem` by an authority of your own) and `disable`: with `prefer` and `allow` \
+                     whoever sits on the line could choose",
                 ));
             }
         };

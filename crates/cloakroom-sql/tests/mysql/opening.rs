@@ -3,8 +3,10 @@
 use std::process::Command;
 
 use cloakroom_core::{SessionStore, Swept};
+use cloakroom_services::MariaDb;
 use cloakroom_sql::{MySqlOptions, MySqlStore, ServerOpenErrorKind};
-use sqlx::Executor as _;
+use sqlx::mysql::MySqlConnection;
+use sqlx::{Connection as _, Executor as _};
 
 use crate::support::{Place, create, live, server};
 
@@ -71,6 +73,19 @@ async fn tables_that_are_not_this_releases_are_refused() {
     let error = place.options().open().await.unwrap_err();
     assert_eq!(error.kind(), ServerOpenErrorKind::Newer);
     assert!(error.to_string().contains("version 99"), "{error}");
+}
+
+/// Each connection sets the strict mode for itself, and is refused if that is not what the server then says.
+#[tokio::test]
+async fn a_server_that_is_not_strict_is_used_strictly() {
+    let server = MariaDb::builder().option("--sql-mode=").start().unwrap();
+    let store = MySqlOptions::new(&server.url()).unwrap().open().await.unwrap();
+    let place = Place::bare();
+    create(&store, 1, &place.by_the_servers_clock().record(1)).await;
+    live(&store, 1).await;
+    let mut admin: MySqlConnection = MySqlConnection::connect(&server.url()).await.unwrap();
+    let (mode,): (String,) = sqlx::query_as("SELECT @@GLOBAL.sql_mode").fetch_one(&mut admin).await.unwrap();
+    assert_eq!(mode, "", "the server is not what the test is about");
 }
 
 #[tokio::test]

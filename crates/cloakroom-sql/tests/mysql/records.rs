@@ -10,6 +10,28 @@ use sqlx::{Executor as _, Row as _};
 use crate::support::{Place, alice, create, id, live};
 
 #[tokio::test]
+async fn a_sweep_waits_for_no_row_that_somebody_has_locked() {
+    let place = Place::new().await;
+    let store = place.open().await;
+    for n in 0..4 {
+        create(&store, n, &place.record(n)).await;
+    }
+    place.clock.as_ref().unwrap().advance(Duration::from_secs(120));
+    let mut admin = place.admin().await;
+    let left = "SELECT COUNT(*) FROM cloakroom_sessions WHERE ended_at IS NULL";
+    admin.execute("BEGIN").await.unwrap();
+    let lock = sqlx::query(place.sql("SELECT id FROM cloakroom_sessions WHERE id = ? FOR UPDATE"));
+    assert_eq!(lock.bind(id(0).as_bytes().as_slice()).fetch_all(&mut admin).await.unwrap().len(), 1);
+    assert!(!store.sweep(10).await.unwrap().more);
+    let (count,): (i64,) = sqlx::query_as(place.sql(left)).fetch_one(&mut admin).await.unwrap();
+    assert_eq!(count, 1, "all but the locked one went");
+    admin.execute("ROLLBACK").await.unwrap();
+    store.sweep(10).await.unwrap();
+    let (count,): (i64,) = sqlx::query_as(place.sql(left)).fetch_one(&mut admin).await.unwrap();
+    assert_eq!(count, 0);
+}
+
+#[tokio::test]
 async fn principals_are_compared_as_bytes() {
     let place = Place::new().await;
     let store = place.open().await;

@@ -50,6 +50,8 @@ fn what_leaves_this_machine_is_encrypted_unless_told_otherwise() {
         ("postgres:///app?host=/run/postgresql", false),
         ("postgres://db.example.com/app?sslmode=disable", false),
         ("postgres://localhost/app?sslmode=verify-full", true),
+        ("postgres://localhost/app?sslmode=verify-ca", true),
+        ("postgres://localhost/app?sslmode=require", true),
     ] {
         let shown = format!("{:?}", PostgresOptions::new(url).unwrap());
         assert!(shown.contains(&format!("verify: {verify}")), "{url}: {shown}");
@@ -62,7 +64,7 @@ fn wrong_urls_say_what_to_write() {
         ("mysql://u:hunter2@h/d", "postgres://user:password@host/database"),
         ("postgres://u:hunter2@h:port/d", "postgres://user:password@host:port/database"),
         ("postgres:///d", "names no host"),
-        ("postgres://u:hunter2@h/d?sslmode=require", "`verify-full`"),
+        ("postgres://u:hunter2@h/d?sslmode=allow", "`verify-full`"),
         ("postgres://u:hunter2@h/d?sslmode=prefer", "whoever sits on the line"),
         ("postgres://u:hunter2@h/d?sslmode=hunter2", "is one of"),
         ("postgres://u:hunter2@localhost/d?ca=/x", "has no effect"),

@@ -27,13 +27,19 @@ async fn recovered(store: &PostgresStore) {
     }
 }
 
-#[tokio::test]
-async fn broken_connections_are_replaced_and_loads_do_not_notice() {
+/// A store whose connections can be cut, with one session.
+async fn behind_a_proxy() -> (Proxy, PostgresStore) {
     let url = shared::postgres();
     let proxy = Proxy::to(&url).await;
     let place = Place::at(proxy.url(&url));
     let store = place.options().with_clock(place.clock.clone()).open().await.unwrap();
     create(&store, 1, &place.record(1)).await;
+    (proxy, store)
+}
+
+#[tokio::test]
+async fn broken_connections_are_replaced_and_loads_do_not_notice() {
+    let (proxy, store) = behind_a_proxy().await;
     for _ in 0..10 {
         let before = proxy.connections();
         proxy.cut();
@@ -70,11 +76,7 @@ async fn a_write_that_was_sent_and_not_answered_is_unknown_and_not_repeated() {
 /// Reads and writes have connections of their own: neither tells of an outage that the other saw end.
 #[tokio::test]
 async fn what_works_for_a_write_works_for_the_read_after_it() {
-    let url = shared::postgres();
-    let proxy = Proxy::to(&url).await;
-    let place = Place::at(proxy.url(&url));
-    let store = place.options().with_clock(place.clock.clone()).open().await.unwrap();
-    create(&store, 1, &place.record(1)).await;
+    let (proxy, store) = behind_a_proxy().await;
     for _ in 0..6 {
         proxy.fall_silent();
         for _ in 0..8 {
