@@ -129,7 +129,7 @@ mod catches {
         updates_that_overwrite: Overwrites => UpdatesAreKept;
         records_that_are_swapped: SwapsRecords => RecordsAreTheirOwn;
         values_that_are_swapped: SwapsValues => RecordsAreTheirOwn;
-        a_renewal_that_leaves_the_old_id: RenewCopies => EndedStaysEnded;
+        a_renewal_that_leaves_the_old_id: RenewCopies => EndedStaysEnded | RecordsAreTheirOwn;
         a_renewal_that_loses_the_session: RenewLoses => SessionsAreKept;
         sessions_that_are_lost: LosesSessions => SessionsAreKept;
         a_revocation_that_leaves_one_out: RevokesAllButOne => EndedStaysEnded | ListsForgetTheEnded;

@@ -99,13 +99,16 @@ async fn closed(mut socket: WebSocketStream<TcpStream>) -> Instant {
     }
 }
 
-/// When the stream tells that the session is over.
+/// When the stream is over, having told that the session is.
 async fn told(mut stream: BufReader<TcpStream>) -> Instant {
-    let mut line = String::new();
+    let (mut line, mut told) = (String::new(), false);
     loop {
         line.clear();
-        assert_ne!(stream.read_line(&mut line).await.unwrap(), 0, "the stream ended without a word");
-        if line.trim_end() == "data: revoked" {
+        assert_ne!(stream.read_line(&mut line).await.unwrap(), 0, "the stream broke off");
+        told |= line.trim_end() == "data: revoked";
+        // The last chunk of a response is the empty one.
+        if line == "0\r\n" {
+            assert!(told, "the stream ended without a word");
             return Instant::now();
         }
     }

@@ -66,6 +66,7 @@ macro_rules! on {
 
             mod service {
                 use http::{Request, Response};
+                use tower_cookies::Key;
                 use tower_cookies::cookie::SameSite;
                 use tower_service::Service;
                 use tower_sessions::{Expiry, Session, SessionManagerLayer, SessionStore};
