@@ -1,6 +1,7 @@
 //! Starts the shop.
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -93,8 +94,9 @@ async fn run() -> Result<(), Box<dyn Error>> {
 
 /// What the operator says, and for development on this machine what nobody has to.
 fn sources() -> Sources {
-    // Not a setting of the sessions, whatever its name begins with.
-    let variables = std::env::vars_os().filter(|(name, _)| name != LISTEN);
+    // No settings of the sessions, whatever their names begin with: where to listen, and where `xtask services` has servers.
+    let ours = |name: &OsString| name != LISTEN && !name.as_encoded_bytes().starts_with(b"CLOAKROOM_TEST_");
+    let variables = std::env::vars_os().filter(|(name, _)| ours(name));
     variables
         .fold(Sources::new(), |sources, (name, value)| sources.with_variable(name, value))
         // Not every browser keeps a `Secure` cookie that comes over plain http, even from this machine.

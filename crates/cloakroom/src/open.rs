@@ -95,14 +95,44 @@ impl Opened {
 
 /// Takes apart what a store says of why it cannot be opened, down to the cause.
 #[cfg_attr(
-    not(any(feature = "mysql", feature = "postgres", feature = "redis", feature = "sqlite")),
+    not(any(test, feature = "mysql", feature = "postgres", feature = "redis", feature = "sqlite")),
     expect(dead_code, reason = "no store can fail to open")
 )]
 fn refusal(error: &impl std::error::Error) -> Refusal {
-    let source = error.source().map(|source| format!(" ({source})")).unwrap_or_default();
     let text = error.to_string();
+    // Some say it themselves.
+    let source = error.source().map(ToString::to_string).filter(|source| !text.contains(source.as_str()));
+    let source = source.map(|source| format!(" ({source})")).unwrap_or_default();
     let (why, instead) = text
         .rsplit_once("; ")
         .unwrap_or((&text, "check that the server runs, and host, port, user and password in the URL"));
     Refusal::new(format!("{why}{source}"), instead)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Failed(&'static str, std::io::Error);
+
+    impl std::fmt::Display for Failed {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl std::error::Error for Failed {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            Some(&self.1)
+        }
+    }
+
+    #[test]
+    fn what_a_store_says_of_its_failure_is_said_once() {
+        let failed = |text| refusal(&Failed(text, std::io::Error::other("no route to host")));
+        let expected = Refusal::new("it is away (no route to host)", "check the host");
+        assert_eq!(failed("it is away; check the host"), expected);
+        assert_eq!(failed("it is away (no route to host); check the host"), expected);
+    }
 }

@@ -131,7 +131,7 @@ impl ServerUrl {
     }
 
     /// The same, with touches that no request waits for unless it says otherwise: the worst that a lost one
-    /// does is to end a session a touch interval early.
+    /// does is to end a session a minute and a half early.
     #[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
     pub(crate) fn touching_in_the_background(&self) -> Self {
         match self.server {
