@@ -59,8 +59,9 @@ use crate::store::{
 /// A ledger that does not answer is an error of every verb, and never "live". Ends are written to the
 /// ledger first: if that fails nothing was done, unless the error says otherwise; if the store then
 /// fails, the session has ended all the same, and the outcome is called unknown because nobody knows
-/// whether there was one. Renewals and evictions are the store's to decide, so the ledger learns
-/// of them after it and before the caller does: if that fails the outcome is unknown, and a new token is not handed out.
+/// whether there was one. Renewals, one that ended on its way to the new id too, and evictions are the store's to
+/// decide, so the ledger learns of them after it and before the caller does: if that fails the outcome is unknown, and a
+/// new token is not handed out.
 ///
 /// # Limits
 ///
@@ -382,13 +383,25 @@ impl SessionStore for Epoch {
         if renewed == Renew::LimitReached && self.make_room(Verb::Renew, record.principal()).await? {
             renewed = self.inner.renew(renewal).await?;
         }
-        if let Renew::Renewed { evicted, .. } = &renewed {
-            self.seen.put(new, record);
-            let reason = self.renewed(renewal, &known).await?;
-            self.evict(Verb::Renew, evicted).await?;
-            if reason.is_some() {
-                return Ok(Renew::Gone(reason));
+        match &renewed {
+            Renew::Renewed { evicted, .. } => {
+                self.seen.put(new, record);
+                let reason = self.renewed(renewal, &known).await?;
+                self.evict(Verb::Renew, evicted).await?;
+                if reason.is_some() {
+                    return Ok(Renew::Gone(reason));
+                }
             }
+            // It may have left the old id and ended before it came to the new one: whoever ended it knew only that.
+            Renew::Gone(Some(reason @ (EndReason::Destroyed | EndReason::Revoked | EndReason::Evicted))) => {
+                let until = record.absolute_deadline().max(known.absolute_deadline) + Revocations::SKEW;
+                let ended = self.ledger.end_id(old, *reason, self.clock.now(), until).await;
+                ended.map_err(|error| unfinished(Verb::Renew, error))?;
+            }
+            Renew::Gone(None | Some(EndReason::Renewed | EndReason::Expired))
+            | Renew::Conflict(_)
+            | Renew::Occupied
+            | Renew::LimitReached => {}
         }
         Ok(renewed)
     }

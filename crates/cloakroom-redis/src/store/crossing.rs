@@ -15,7 +15,8 @@
 
 use cloakroom_core::clock::{from_unix_millis, unix_millis};
 use cloakroom_core::{
-    EndReason, Handle, Record, Renew, Renewal, Revision, SessionId, SessionLimit, StoreError, Verb, WriteOutcome,
+    EndReason, Handle, Record, Renew, Renewal, Revision, SessionId, SessionLimit, StoreError, StoreErrorKind, Verb,
+    WriteOutcome,
 };
 use redis::{Pipeline, Value};
 
@@ -30,6 +31,9 @@ use crate::value::{self, Found};
 const COMMITTED_WITHIN: u64 = 10_000;
 /// How much longer than that the first step stands: more than clocks of two nodes differ.
 const MARGIN: u64 = 50_000;
+
+const LOST: &str = "the server lost the session on its way to its new id: did a replica take over? Nobody knows under which id it \
+                    lives, if it does; `durability=acked` or a ledger of ended sessions keeps what a failover may lose";
 
 /// What is beside a pending record.
 struct Marker {
@@ -128,14 +132,27 @@ impl RedisStore {
             drop(self.run(verb, &scripts::ABANDON, &new_keys, &[keys::name(record.handle(), new)]).await);
             return refused;
         }
+        self.arrive(new, expected.next(), record, limit).await
+    }
+
+    /// After the second step: the third, and what it says of the renewal.
+    async fn arrive(
+        &self,
+        new: &SessionId,
+        revision: Revision,
+        record: &Record,
+        limit: Option<SessionLimit>,
+    ) -> Result<Renew, StoreError> {
         let [max, evict] = limit_arguments(limit);
-        Ok(match self.finalize(verb, new, record, max, evict).await {
-            Ok(Third::Lives { evicted }) => Renew::Renewed { revision: expected.next(), evicted },
+        match self.finalize(Verb::Renew, new, record, max, evict).await {
+            Ok(Third::Lives { evicted }) => Ok(Renew::Renewed { revision, evicted }),
             // All sessions of the owner were ended while this one was on its way to them.
-            Ok(Third::Ended(reason)) => Renew::Gone(reason),
+            Ok(Third::Ended(Some(reason))) => Ok(Renew::Gone(Some(reason))),
+            // Nobody may call the old id dead: where the first step was lost, the second may be too.
+            Ok(Third::Ended(None)) => Err(StoreError::new(StoreErrorKind::Unavailable, Verb::Renew, LOST)),
             // It is renewed, and whoever meets it next does the third step.
-            Err(_) => Renew::Renewed { revision: expected.next(), evicted: Vec::new() },
-        })
+            Err(_) => Ok(Renew::Renewed { revision, evicted: Vec::new() }),
+        }
     }
 
     /// The arguments of the second step.

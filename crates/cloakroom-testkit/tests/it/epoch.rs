@@ -6,7 +6,7 @@ use std::future::Future;
 use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -61,6 +61,8 @@ struct Replicated {
     primary: MemoryStore,
     replica: MemoryStore,
     state: AtomicU8,
+    /// Somebody is quick: whatever is renewed was ended before it was there.
+    overtakes: AtomicBool,
 }
 
 const LINKED: u8 = 0;
@@ -70,7 +72,7 @@ const FAILED_OVER: u8 = 2;
 impl Replicated {
     fn new(clock: &Arc<ManualClock>) -> Self {
         let memory = || MemoryStore::new().with_clock(clock.clone());
-        Self { primary: memory(), replica: memory(), state: AtomicU8::new(LINKED) }
+        Self { primary: memory(), replica: memory(), state: AtomicU8::new(LINKED), overtakes: AtomicBool::new(false) }
     }
 
     fn set(&self, state: u8) {
@@ -131,13 +133,18 @@ impl SessionStore for Replicated {
     async fn renew(&self, renewal: Renewal<'_>) -> Result<Renew, StoreError> {
         let Renewal { old, new, expected, record, limit } = renewal;
         let (old, new, record) = (*old, *new, record.clone());
-        self.write(move |store| {
+        let renewed = self.write(move |store| {
             let record = record.clone();
             Box::pin(
                 async move { store.renew(Renewal { old: &old, new: &new, expected, record: &record, limit }).await },
             )
-        })
-        .await
+        });
+        let renewed = renewed.await?;
+        if self.overtakes.load(Ordering::SeqCst) && matches!(renewed, Renew::Renewed { .. }) {
+            self.delete(&new, EndReason::Revoked).await?;
+            return Ok(Renew::Gone(Some(EndReason::Revoked)));
+        }
+        Ok(renewed)
     }
 
     async fn delete(&self, id: &SessionId, reason: EndReason) -> Result<bool, StoreError> {
@@ -360,6 +367,23 @@ async fn a_lost_renewal_does_not_bring_the_old_id_back() {
             Renewal { old: &session.id, new: &id(2), expected: Revision::FIRST, record: &record, limit: None };
         assert!(matches!(stage.store.renew(renewal).await.unwrap(), Renew::Renewed { .. }));
         stage.assert_live(&id(2)).await;
+        stage.fail_over();
+        stage.assert_dead(&session).await;
+    }
+}
+
+#[tokio::test]
+async fn a_renewal_that_ended_on_its_way_and_was_lost_does_not_bring_the_old_id_back() {
+    for owner in [None, Some(alice())] {
+        let stage = Stage::new();
+        let session = stage.file(1, owner.as_ref()).await;
+        stage.cut();
+        stage.replicated.overtakes.store(true, Ordering::SeqCst);
+        let record = session.record.clone().owned_by(mallory());
+        let renewal =
+            Renewal { old: &session.id, new: &id(2), expected: Revision::FIRST, record: &record, limit: None };
+        assert_eq!(stage.store.renew(renewal).await.unwrap(), Renew::Gone(Some(EndReason::Revoked)));
+        stage.replicated.overtakes.store(false, Ordering::SeqCst);
         stage.fail_over();
         stage.assert_dead(&session).await;
     }

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use cloakroom_core::{
-    Clock as _, Create, EndReason, Excess, Handle, Load, Page, Principal, SessionStore as _, StoreErrorKind, Stored,
-    SystemClock, Touch, Update,
+    Clock as _, Create, EndReason, Excess, Handle, Load, Page, Principal, SessionStore as _, Stored, SystemClock,
+    Touch, Update,
 };
 use cloakroom_services::shared;
 use cloakroom_testkit::ManualClock;
@@ -271,9 +271,24 @@ async fn the_third_step_does_not_say_that_what_was_ended_lives() {
     let latest = sign_in.prepare(None).await;
     assert_eq!(sign_in.store.revoke_all(&sign_in.alice, None).await.unwrap(), 0);
     assert_eq!(sign_in.commit(latest).await.unwrap(), Code::Done);
-    let [max, evict] = limit_arguments(None);
-    let third = sign_in.store.finalize(Verb::Renew, &sign_in.new, &sign_in.after, max, evict).await.unwrap();
-    assert!(matches!(third, Third::Ended(Some(EndReason::Revoked))), "{third:?}");
+    let arrived = sign_in.store.arrive(&sign_in.new, SECOND, &sign_in.after, None).await;
+    assert_eq!(arrived.unwrap(), Renew::Gone(Some(EndReason::Revoked)));
+}
+
+/// A replica takes over that had got neither of the two steps: the session is under the old id, as it was.
+#[tokio::test]
+async fn the_third_step_does_not_say_that_what_was_lost_is_over() {
+    let sign_in = SignIn::died(Died::AfterCommitting).await;
+    let link = &sign_in.store.0.carrier.link;
+    for id in [&sign_in.new, &sign_in.old] {
+        let key = sign_in.store.keys().session(id);
+        let mut packet = Pipeline::with_capacity(1);
+        packet.cmd("DEL").arg(&key);
+        link.send(&key, packet, Verb::Delete).await.unwrap().pop().unwrap().unwrap();
+    }
+    sign_in.store.create(&sign_in.old, &sign_in.before, None).await.unwrap();
+    let lost = sign_in.store.arrive(&sign_in.new, SECOND, &sign_in.after, None).await.unwrap_err();
+    assert_eq!((lost.kind(), lost.outcome()), (StoreErrorKind::Unavailable, WriteOutcome::Unknown), "{lost}");
 }
 
 /// By it alone whoever comes late knows that the second step was done.
