@@ -392,11 +392,13 @@ impl SessionStore for Epoch {
                     return Ok(Renew::Gone(reason));
                 }
             }
-            // It may have left the old id and ended before it came to the new one: whoever ended it knew only that.
+            // It may have left the old id and ended before it came to the new one, and whoever ended it knew it by one
+            // of them only.
             Renew::Gone(Some(reason @ (EndReason::Destroyed | EndReason::Revoked | EndReason::Evicted))) => {
                 let until = record.absolute_deadline().max(known.absolute_deadline) + Revocations::SKEW;
-                let ended = self.ledger.end_id(old, *reason, self.clock.now(), until).await;
-                ended.map_err(|error| unfinished(Verb::Renew, error))?;
+                let (now, failed) = (self.clock.now(), |error| unfinished(Verb::Renew, error));
+                self.ledger.end_id(old, *reason, now, until).await.map_err(failed)?;
+                self.ledger.end_handle(record.handle(), *reason, now, until).await.map_err(failed)?;
             }
             Renew::Gone(None | Some(EndReason::Renewed | EndReason::Expired))
             | Renew::Conflict(_)
@@ -457,8 +459,9 @@ impl SessionStore for Epoch {
             Some(_) => {
                 let newly = end.await.map_err(|error| unanswered(Verb::Revoke, error))?;
                 let revoked = self.inner.revoke(principal, handle).await;
-                revoked.map_err(|error| ended_all_the_same(Verb::Revoke, error))?;
-                Ok(newly)
+                let revoked = revoked.map_err(|error| ended_all_the_same(Verb::Revoke, error))?;
+                // Else it was renewed to another owner meanwhile, and goes on as theirs.
+                Ok(newly && revoked)
             }
             None => {
                 let revoked = self.inner.revoke(principal, handle).await?;
