@@ -77,6 +77,13 @@ pub(crate) struct Known {
     pub(crate) absolute_deadline: SystemTime,
 }
 
+impl Known {
+    /// Whether the ledger says the same of both.
+    pub(crate) fn is_of(&self, other: &Self) -> bool {
+        self.handle == other.handle && self.principal == other.principal
+    }
+}
+
 impl From<&Record> for Known {
     fn from(record: &Record) -> Self {
         Self {

@@ -297,7 +297,7 @@ impl SessionStore for Epoch {
         let Load::Live(stored) = loaded else { return Ok(loaded) };
         let known = self.seen.put(id, &stored.record);
         let reason = match early {
-            Some((early, reason)) if early.handle == known.handle && early.principal == known.principal => reason?,
+            Some((early, reason)) if early.is_of(&known) => reason?,
             Some(_) | None => self.reason(Verb::Load, id, &known).await?,
         };
         Ok(if reason.is_some() { Load::Gone(reason) } else { Load::Live(stored) })
@@ -322,22 +322,21 @@ impl SessionStore for Epoch {
     }
 
     async fn update(&self, id: &SessionId, expected: Revision, record: &Record) -> Result<Update, StoreError> {
-        // Neither handle nor owner change in an update. Writing to a record that the ledger has as dead makes it no less so.
+        // What is saved has the handle and the owner of this record. Writing to a record that the ledger has as dead makes it
+        // no less so.
         let known = Known::from(record);
         let (updated, reason) =
             both(self.inner.update(id, expected, record), self.reason(Verb::Update, id, &known)).await;
-        let updated = updated?;
-        let reason = reason.map_err(|error| match updated {
-            Update::Saved(_) => unfinished(Verb::Update, error),
-            Update::Conflict(_) | Update::Gone(_) => error,
-        });
-        match updated {
-            Update::Gone(reason) => Ok(Update::Gone(reason)),
-            Update::Saved(_) | Update::Conflict(_) => match reason? {
-                None => Ok(updated),
-                reason => Ok(Update::Gone(reason)),
-            },
-        }
+        let reason = match &updated {
+            Ok(Update::Saved(_)) => reason.map_err(|error| unfinished(Verb::Update, error))?,
+            // What is there instead may have others than the caller thought.
+            Ok(Update::Conflict(current)) if !known.is_of(&Known::from(&current.record)) => {
+                self.reason(Verb::Update, id, &Known::from(&current.record)).await?
+            }
+            Ok(Update::Conflict(_)) => reason?,
+            Ok(Update::Gone(_)) | Err(_) => None,
+        };
+        if reason.is_some() { Ok(Update::Gone(reason)) } else { updated }
     }
 
     async fn touch(

@@ -424,6 +424,30 @@ async fn a_revocation_does_not_say_that_it_ended_what_went_on_to_another_owner()
 }
 
 #[tokio::test]
+async fn a_conflict_is_judged_by_the_owner_that_the_session_has() {
+    for lost in [false, true] {
+        let stage = Stage::new();
+        let session = stage.file(1, Some(&alice())).await;
+        let record = session.record.clone().owned_by(mallory());
+        let renewal =
+            Renewal { old: &session.id, new: &id(2), expected: Revision::FIRST, record: &record, limit: None };
+        assert!(matches!(stage.store.renew(renewal).await.unwrap(), Renew::Renewed { .. }));
+        stage.cut();
+        if lost {
+            stage.store.revoke_all(&mallory(), None).await.unwrap();
+        } else {
+            stage.store.revoke_all(&alice(), None).await.unwrap();
+        }
+        stage.fail_over();
+        for store in [&stage.store, &stage.fresh] {
+            let updated = store.update(&id(2), Revision::FIRST, &session.record).await.unwrap();
+            assert_eq!(matches!(updated, Update::Gone(Some(_))), lost, "{updated:?}");
+            assert_eq!(matches!(updated, Update::Conflict(_)), !lost, "{updated:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_lost_eviction_does_not_bring_the_session_back() {
     let stage = Stage::new();
     let (first, second) = (stage.file(1, Some(&alice())).await, stage.file(2, None).await);
