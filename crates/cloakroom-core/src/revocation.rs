@@ -79,7 +79,7 @@ pub(crate) struct Known {
 
 impl Known {
     /// Whether the ledger says the same of both.
-    pub(crate) fn is_of(&self, other: &Self) -> bool {
+    pub(crate) fn is_judged_as(&self, other: &Self) -> bool {
         self.handle == other.handle && self.principal == other.principal
     }
 }

@@ -297,7 +297,7 @@ impl SessionStore for Epoch {
         let Load::Live(stored) = loaded else { return Ok(loaded) };
         let known = self.seen.put(id, &stored.record);
         let reason = match early {
-            Some((early, reason)) if early.is_of(&known) => reason?,
+            Some((early, reason)) if early.is_judged_as(&known) => reason?,
             Some(_) | None => self.reason(Verb::Load, id, &known).await?,
         };
         Ok(if reason.is_some() { Load::Gone(reason) } else { Load::Live(stored) })
@@ -330,7 +330,7 @@ impl SessionStore for Epoch {
         let reason = match &updated {
             Ok(Update::Saved(_)) => reason.map_err(|error| unfinished(Verb::Update, error))?,
             // What is there instead may have others than the caller thought.
-            Ok(Update::Conflict(current)) if !known.is_of(&Known::from(&current.record)) => {
+            Ok(Update::Conflict(current)) if !known.is_judged_as(&Known::from(&current.record)) => {
                 self.reason(Verb::Update, id, &Known::from(&current.record)).await?
             }
             Ok(Update::Conflict(_)) => reason?,
