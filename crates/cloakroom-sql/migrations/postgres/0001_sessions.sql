@@ -44,8 +44,8 @@ CREATE INDEX cloakroom_sessions_ended ON cloakroom_sessions (ended_at) WHERE end
 -- neither missed under its old id nor under its new one. Owner's lock first, then rows, by id:
 -- nobody waits in a circle. The clock is read once the rows are locked.
 --
--- What ended has no owner, so sessions of an owner are never asked for by `ended_at IS NULL` as well:
--- a plan made while the table was empty would then go through all that is due to be swept.
+-- What ended has no owner and has a reason, so rows of an owner, or of some ids, are never asked for by `ended_at IS NULL`
+-- as well: a plan made while the table was empty would then go through all that is due to be swept.
 
 CREATE FUNCTION cloakroom_now(given bigint) RETURNS bigint
 LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
@@ -81,7 +81,7 @@ BEGIN
     -- What is counted as over has to be: a touch that waits for a row that is only locked looks at no deadline again.
     UPDATE cloakroom_sessions s
         SET ended_reason = 4, ended_at = s.idle_deadline, principal = NULL, record = NULL
-        WHERE s.principal = new_principal AND s.ended_at IS NULL AND s.idle_deadline <= moment;
+        WHERE s.principal = new_principal AND s.idle_deadline <= moment;
     others := ARRAY(SELECT s.id FROM cloakroom_sessions s
         WHERE s.principal = new_principal AND s.idle_deadline > moment
         ORDER BY s.created, s.handle);
@@ -113,7 +113,7 @@ DECLARE
 BEGIN
     WITH ended AS (
         UPDATE cloakroom_sessions s SET ended_reason = 5, ended_at = moment, principal = NULL, record = NULL
-            WHERE s.id = ANY(ids) AND s.ended_at IS NULL
+            WHERE s.id = ANY(ids) AND s.ended_reason IS NULL
             RETURNING s.handle, s.created
     )
     SELECT coalesce(array_agg(e.handle ORDER BY e.created, e.handle), '{}') INTO handles FROM ended e;
@@ -154,9 +154,11 @@ BEGIN
         outcome := CASE WHEN old_row.revision <> expected AND old_row.ended_at IS NULL
             AND old_row.idle_deadline > moment THEN 5 ELSE 4 END;
         -- As in `cloakroom_create`: who heard that it is over is not to see it live.
-        UPDATE cloakroom_sessions s
-            SET ended_reason = 4, ended_at = s.idle_deadline, principal = NULL, record = NULL
-            WHERE s.id = old_id AND s.ended_at IS NULL AND s.idle_deadline <= moment;
+        IF old_row.ended_at IS NULL AND old_row.idle_deadline <= moment THEN
+            UPDATE cloakroom_sessions s
+                SET ended_reason = 4, ended_at = s.idle_deadline, principal = NULL, record = NULL
+                WHERE s.id = old_id;
+        END IF;
         handle := old_row.handle;
         revision := old_row.revision;
         last_seen := old_row.last_seen;
@@ -175,7 +177,7 @@ BEGIN
         -- As in `cloakroom_create`.
         UPDATE cloakroom_sessions s
             SET ended_reason = 4, ended_at = s.idle_deadline, principal = NULL, record = NULL
-            WHERE s.principal = new_principal AND s.ended_at IS NULL AND s.idle_deadline <= moment;
+            WHERE s.principal = new_principal AND s.idle_deadline <= moment;
         others := ARRAY(SELECT s.id FROM cloakroom_sessions s
             WHERE s.principal = new_principal AND s.idle_deadline > moment AND s.id <> old_id
             ORDER BY s.created, s.handle);
