@@ -43,8 +43,8 @@ async fn sign_in(stores: &Stores, who: &Principal, excess: Excess) -> usize {
         tokio::spawn(async move {
             while !over.load(Ordering::Relaxed) {
                 assert_within_limit(&*store, &who).await;
-                // tidy: sleep — who only looks on must not keep from their turn those that it looks at: of a server that is
-                // asked without a pause, the other processes may wait for the processor for seconds
+                // Of a server that is asked without a pause, the other processes may wait for a processor for seconds.
+                // tidy: sleep — who only looks on must not keep from their turn those that it looks at
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         })
