@@ -38,8 +38,8 @@ use crate::token::{OsRandom, Random};
 pub struct Sweeper(JoinHandle<()>);
 
 impl Sweeper {
-    /// The most records of one batch.
-    pub const BATCH: u32 = 100;
+    /// The most records of one batch. What meets a batch may wait for the whole of it, so it is small.
+    pub const BATCH: u32 = 25;
     /// How many times as long as a batch took the sweeper rests before the next.
     pub const REST: u32 = 3;
     /// The longest rest: also a machine that slept through a batch goes on soon.
