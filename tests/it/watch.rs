@@ -267,6 +267,31 @@ async fn a_watch_that_nobody_waited_on_asks_before_it_gives_up() {
     }
 }
 
+/// Whoever heard an answer long after it was given asks again: requests have pushed the deadline since.
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_nobody_waited_on_does_not_expire_by_what_it_was_told_before() {
+    use crate::apps::{Adapter, through};
+    use crate::setup::{Kind, Stack};
+
+    let world = World::start(Kind::Memory, Stack::Bare).await;
+    through(Adapter::Axum, world.events.clone(), async {
+        let exchange = cloakroom_core::Exchange::new(world.manager.clone());
+        let session = exchange.session(std::iter::empty(), Default::default).await.unwrap();
+        session.login("alice").unwrap();
+        session.commit().await.unwrap();
+        let (mut busy, mut requests) = (session.watch().unwrap(), session.watch().unwrap());
+        tokio::time::sleep(SessionWatch::ASKED_EVERY * 2).await; // tidy: sleep — the clock stands, and is moved by this
+        assert!(tokio::time::timeout(Duration::ZERO, busy.ended()).await.is_err(), "it has asked, and does not wait");
+        for _ in 0..3 {
+            world.clock.advance(world.manager.policy().idle() / 2);
+            requests.touch().await.unwrap();
+        }
+        tokio::time::sleep(SessionWatch::PATIENCE).await; // tidy: sleep — the clock stands, and is moved by this
+        assert!(tokio::time::timeout(SessionWatch::PATIENCE, busy.ended()).await.is_err());
+    })
+    .await;
+}
+
 /// A worker of a server may end, and the watches of the others go on.
 #[test]
 fn a_runtime_that_ends_takes_no_watch_of_another_with_it() {

@@ -74,30 +74,48 @@ impl Outcome {
                 let name = directive.split_once('=').map_or(directive, |(name, _)| name.trim_end());
                 name.eq_ignore_ascii_case("public") || name.eq_ignore_ascii_case("s-maxage")
             }),
-            name => lets_some_keep(name, line),
+            name => lets_some_serve(name, line),
         });
         Self::Answered { status, public }
     }
 }
 
-/// Whether a header lets some caches keep a response, which obey it in place of `Cache-Control`: RFC 9213, and what came
+/// Whether a header lets some caches store a response, which obey it in place of `Cache-Control`: RFC 9213, and what came
 /// before it.
-fn lets_some_keep(name: &str, line: &[u8]) -> bool {
-    let says = |words: &[&str]| {
-        members(iter::once(line)).any(|directive| words.iter().any(|word| directive.eq_ignore_ascii_case(word)))
-    };
-    let has_age = || {
-        let named = |directive: &str| directive.split('=').next().unwrap_or_default().trim().to_ascii_lowercase();
-        members(iter::once(line))
-            .any(|directive| named(directive).ends_with("max-age") || named(directive).ends_with("maxage"))
-    };
-    let forbids = || says(&["no-store", "private", "no-cache", "max-age=0", "0", "off"]);
+fn lets_some_store(name: &str, line: &[u8]) -> bool {
     match name {
         // These are about what a surrogate does with the body as well.
-        "surrogate-control" | "edge-control" => has_age() && !forbids(),
-        "x-accel-expires" => !forbids(),
-        name => name.ends_with("-cache-control") && !forbids(),
+        "surrogate-control" | "edge-control" => {
+            says(line, |directive| {
+                age(directive).is_some() || directive.starts_with("stale-") || directive.starts_with('!')
+            }) && !forbids(line)
+        }
+        "x-accel-expires" => !says(line, |directive| matches!(directive, "0" | "off")),
+        name => name.ends_with("-cache-control") && !forbids(line),
     }
+}
+
+/// Whether it lets them serve it to others as well, without asking here first.
+fn lets_some_serve(name: &str, line: &[u8]) -> bool {
+    lets_some_store(name, line)
+        && (!says(line, |directive| directive == "no-cache" || age(directive) == Some("0"))
+            || says(line, |directive| {
+                directive == "public" || directive.starts_with("stale-") || age(directive).is_some_and(|age| age != "0")
+            }))
+}
+
+fn forbids(line: &[u8]) -> bool {
+    says(line, |directive| matches!(directive, "no-store" | "private"))
+}
+
+fn says(line: &[u8], wanted: impl Fn(&str) -> bool) -> bool {
+    members(iter::once(line)).any(|directive| wanted(&directive.to_ascii_lowercase()))
+}
+
+/// For how many seconds something may be kept, by this directive.
+fn age(directive: &str) -> Option<&str> {
+    let (name, age) = directive.split_once('=')?;
+    (name.trim_end().ends_with("max-age") || name.trim_end().ends_with("maxage")).then(|| age.trim().trim_matches('"'))
 }
 
 impl Finish {
@@ -105,7 +123,7 @@ impl Finish {
     /// of `no-store`.
     #[must_use]
     pub fn removes(&self, name: &str, line: &[u8]) -> bool {
-        self.no_store && lets_some_keep(name, line)
+        self.no_store && lets_some_store(name, line)
     }
 
     /// Whether this header has to be added to the `Vary` of a response that has these lines of it.
@@ -397,5 +415,39 @@ impl fmt::Display for Chain<'_> {
             source = error.source();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_some_caches_obey_in_place_of_cache_control_is_known() {
+        for (name, line, stores, serves) in [
+            ("cdn-cache-control", "max-age=60", true, true),
+            ("cloudflare-cdn-cache-control", "Public", true, true),
+            ("x-litespeed-cache-control", "public, max-age=60", true, true),
+            ("cdn-cache-control", "public, max-age=0, s-maxage=3600", true, true),
+            ("cdn-cache-control", "must-revalidate", true, true),
+            ("cdn-cache-control", "max-age=0", true, false),
+            ("cdn-cache-control", "no-cache", true, false),
+            ("cdn-cache-control", "max-age=60, Private", false, false),
+            ("cdn-cache-control", "no-store", false, false),
+            ("surrogate-control", "max-age=60", true, true),
+            ("surrogate-control", "max-age=0, stale-while-revalidate=60", true, true),
+            ("surrogate-control", "max-age=\"0\"", true, false),
+            ("surrogate-control", "content=\"ESI/1.0\"", false, false),
+            ("surrogate-control", "no-store, max-age=60", false, false),
+            ("edge-control", "cache-maxage = 60", true, true),
+            ("edge-control", "!no-store", true, true),
+            ("x-accel-expires", "60", true, true),
+            ("x-accel-expires", "0", false, false),
+            ("cache-control", "max-age=60", false, false),
+            ("x-cache", "max-age=60", false, false),
+        ] {
+            assert_eq!(lets_some_store(name, line.as_bytes()), stores, "{name}: {line}");
+            assert_eq!(lets_some_serve(name, line.as_bytes()), serves, "{name}: {line}");
+        }
     }
 }

@@ -19,7 +19,7 @@ use crate::session::ReadSession;
 ///    is looked at. Forms in other encodings and JSON send the header.
 ///
 /// The handshake of a WebSocket has to pass the first of them: pages of other sites may open one and read what it says,
-/// which no CORS rule prevents. A [ticket](crate::Session::ticket) binds it to the session besides.
+/// which no CORS rule prevents; so has any other `CONNECT`. A [ticket](crate::Session::ticket) binds it to the session besides.
 ///
 /// Requests whose token is in a [header](crate::Transport::Header) pass without a check: browsers add cookies to what
 /// other sites send, and no such header.
@@ -93,7 +93,8 @@ impl Csrf {
     pub const HEADER: &'static str = "x-csrf-token";
     /// The field of a form that carries the token.
     pub const FIELD: &'static str = "csrf_token";
-    /// The longest form that is searched for the token, in bytes. A longer one without the header is answered by 413.
+    /// The longest form that is searched for the token, in bytes. A longer one whose token is needed and in no header is answered
+    /// by 413.
     pub const MAX_FORM: usize = 256 * 1024;
 
     /// For an application at these origins.
@@ -117,7 +118,8 @@ impl Csrf {
     }
 
     /// Lets through what would be refused, with the [event](crate::Event::RequestForged) all the same: to see who
-    /// would be hit. It protects nobody. A form that is too long to be searched counts as one without a token, and where
+    /// would be hit. It protects nobody. A form that is too long to be searched counts as one without a token, one that
+    /// breaks off is answered by 400, and where
     /// the session cannot be opened there is nothing to report.
     #[must_use]
     pub const fn report_only(mut self) -> Self {

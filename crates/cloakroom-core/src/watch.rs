@@ -31,7 +31,7 @@ use crate::store::{EndReason, Load, Page, SessionStore, Touch, Verb};
 ///   telling may get lost with a connection: then it shows within [`ASKED_EVERY`](Self::ASKED_EVERY).
 /// * Where the store does not tell (SQLite, MySQL and MariaDB, PostgreSQL behind a proxy that pools
 ///   transactions, sealed sessions) it is asked at least once in [`ASKED_UNTOLD`](Self::ASKED_UNTOLD) for
-///   each watch, at most twice, and what is asked together travels together.
+///   each watch, twice at most but for when it is about to end, and what is asked together travels together.
 /// * It fails closed: a store that cannot be asked for [`PATIENCE`](Self::PATIENCE) ends the watch.
 /// * A renewal does not end it as long as owner and assurance stay what they were.
 ///
@@ -222,6 +222,8 @@ impl SessionWatch {
     async fn ask(&mut self) {
         let unanswered_since = *self.unanswered_since.get_or_insert_with(Instant::now);
         let left = self.latest().map(|latest| latest.saturating_sub(unix_millis(self.manager.clock().now())));
+        // Nobody heard it in time, and it speaks of what was then.
+        drop(self.question.take_if(|asked| asked.answer.is_finished() && asked.asked.elapsed() > Self::TIME_TO_ANSWER));
         let question = self.question.get_or_insert_with(|| {
             let (manager, subject, record) = (Arc::clone(&self.manager), self.subject.clone(), self.record.clone());
             let answer = tokio::spawn(async move { answer(&manager, &subject, &record).await });

@@ -94,14 +94,14 @@ pub(crate) async fn with_admins(manager: &Arc<Manager>, admins: &Arc<Manager>) -
     serve(adapter, manager, admins).await
 }
 
-/// Serves an application behind CSRF checks: its address, and how many requests got through to where they change
-/// something.
 /// What a handler behind the CSRF check says of the body it was given: its length, and a sum that depends on every place.
 pub(crate) fn echo(body: &str) -> String {
     let sum = body.bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
     format!("{} {sum:x}", body.len())
 }
 
+/// Serves an application behind CSRF checks: its address, and how many requests got through to where they change
+/// something.
 pub(crate) async fn guarded(manager: &Arc<Manager>, csrf: Csrf) -> (SocketAddr, Arc<AtomicU64>) {
     let adapter = SCENE.with_borrow(|scene| scene.as_ref().unwrap().adapter);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
