@@ -2,6 +2,7 @@
 
 mod connect;
 mod fault;
+mod hosts;
 mod lane;
 mod listen;
 mod open;
@@ -51,7 +52,8 @@ pub use self::options::PostgresOptions;
 /// whole or not at all, also when its future is dropped: what was queued before still happens. What
 /// waits together travels together, and a lone call is sent at once.
 ///
-/// While the server is away calls fail at once, and the first that finds it again succeeds. A load
+/// While the server is away calls fail at once, and the first that finds it again succeeds; where nothing comes from it,
+/// not even a refusal, a call may wait as long as a connection may take. A load
 /// whose connection breaks is repeated once on a fresh one; a write is not, and its error says that
 /// nobody knows whether it happened.
 ///

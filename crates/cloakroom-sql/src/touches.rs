@@ -22,7 +22,8 @@ pub enum Touches {
     ///
     /// A process that dies takes what waits with it: a session then ends earlier by a minute and a half at most, never
     /// later, for a touch that is worth more is answered as by [`Answered`](Self::Answered). So is one of a session that
-    /// is about to end, and one for which there is no room. A touch that comes too late revives nothing.
+    /// is about to end, and one for which there is no room. A touch that comes too late revives nothing. It may be more
+    /// for a session that was loaded more than a minute before its touch, and for one whose idle timeout was raised since.
     Background,
 }
 
@@ -39,6 +40,8 @@ pub(crate) struct TouchBuffer {
 #[derive(Debug, Default)]
 struct State {
     waiting: HashMap<SessionId, Deadlines>,
+    /// How many were taken last, and may be put back.
+    taken: usize,
     dear: Dear,
     closed: bool,
 }
@@ -50,8 +53,8 @@ struct Dear {
     before: HashSet<SessionId>,
     /// When the older of both are forgotten.
     turn: Option<Instant>,
-    /// There was no room for all of them: until the next turn any may be one.
-    crowded: bool,
+    /// There was no room for all of them: until then any may be one.
+    crowded: Option<Instant>,
 }
 
 impl Dear {
@@ -63,14 +66,15 @@ impl Dear {
         if self.lately.len() < room {
             self.lately.insert(id);
         } else {
-            self.crowded = true;
+            self.crowded = Some(Instant::now() + Self::KEPT);
         }
     }
 
     fn remove(&mut self, id: &SessionId) -> bool {
         self.turn();
         // Both: it may have been loaded twice.
-        self.lately.remove(id) | self.before.remove(id) | self.crowded
+        let noted = self.lately.remove(id) | self.before.remove(id);
+        noted || self.crowded.is_some_and(|until| Instant::now() < until)
     }
 
     fn turn(&mut self) {
@@ -83,7 +87,6 @@ impl Dear {
                 self.before.clear();
             }
             self.turn = Some(now + Self::KEPT);
-            self.crowded = false;
         }
     }
 }
@@ -139,7 +142,7 @@ impl TouchBuffer {
         if state.closed || state.dear.remove(&id) {
             return false;
         }
-        let room = state.waiting.len() < self.capacity;
+        let room = state.waiting.len() + state.taken < self.capacity;
         if let Some(waiting) = state.waiting.get_mut(&id) {
             *waiting = waiting.and(deadlines);
             return true;
@@ -168,13 +171,16 @@ impl TouchBuffer {
     }
 
     /// Waits until a touch has waited long enough, or many do, and takes them all; nothing once the
-    /// buffer is closed and empty.
+    /// buffer is closed and empty. What was taken before has been written or put back.
     pub(crate) async fn take(&self) -> Vec<(SessionId, Deadlines)> {
+        self.lock().taken = 0;
         self.until(|state| state.closed || !state.waiting.is_empty()).await;
         let many = self.until(|state| state.closed || state.waiting.len() >= self.many());
         // Either way there is something to do.
         drop(tokio::time::timeout(Self::PAUSE, many).await);
-        self.lock().waiting.drain().collect()
+        let mut state = self.lock();
+        state.taken = state.waiting.len();
+        state.waiting.drain().collect()
     }
 
     /// Takes nothing more in, and returns when the task that empties this has done so.
@@ -240,8 +246,22 @@ mod tests {
         let started = Instant::now();
         assert_eq!(buffer.take().await.len(), 1);
         assert_eq!(started.elapsed(), Duration::ZERO);
+        assert!(buffer.offer(id(1), deadlines(1, 1)));
+        assert!(!buffer.offer(id(2), deadlines(1, 1)), "what was taken may be put back");
+        assert!(buffer.offer(id(1), deadlines(2, 2)));
+        assert_eq!(buffer.take().await, [(id(1), deadlines(2, 2))]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_taken_keeps_its_room_until_it_is_written() {
+        let (buffer, _emptying) = TouchBuffer::new(2);
         assert!(buffer.offer(id(1), deadlines(1, 1)) && buffer.offer(id(2), deadlines(1, 1)));
-        assert!(!buffer.offer(id(3), deadlines(1, 1)) && buffer.offer(id(2), deadlines(2, 2)));
+        for _ in 0..3 {
+            let taken = buffer.take().await;
+            assert_eq!(taken.len(), 2);
+            assert!(!buffer.offer(id(3), deadlines(1, 1)));
+            taken.into_iter().for_each(|(id, deadlines)| buffer.put_back(id, deadlines));
+        }
     }
 
     fn record(last_seen: u64, lives: u64) -> Record {
@@ -280,8 +300,17 @@ mod tests {
             buffer.saw(id(n), &record(1000, 1800), 2_000_000);
         }
         assert!((1..=4).all(|n| !buffer.offer(id(n), deadlines(1, 1))));
-        tokio::time::advance(Dear::KEPT).await;
+        tokio::time::advance(Dear::KEPT - Duration::from_millis(1)).await;
+        assert!(!buffer.offer(id(4), deadlines(1, 1)), "a request may take a while");
+        tokio::time::advance(Duration::from_millis(1)).await;
         assert!(buffer.offer(id(4), deadlines(1, 1)));
+        // Whatever else is forgotten at that time.
+        tokio::time::advance(Dear::KEPT - Duration::from_millis(1)).await;
+        for n in 1..=3 {
+            buffer.saw(id(n), &record(1000, 1800), 2_000_000);
+        }
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(!buffer.offer(id(4), deadlines(1, 1)));
     }
 
     #[tokio::test(start_paused = true)]

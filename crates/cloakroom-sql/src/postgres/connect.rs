@@ -12,16 +12,18 @@ use bytes::BytesMut;
 use futures_util::TryStreamExt as _;
 use futures_util::future::try_join_all;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::types::{IsNull, ToSql, Type};
-use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Row};
+use tokio_postgres::{AsyncMessage, Client, NoTls, Row, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::fault::Fault;
+use super::hosts::Hosts;
 use super::statement::{Statement, Texts};
 
 /// Makes connections.
 pub(crate) struct Connector {
-    pub(crate) config: Config,
+    pub(super) hosts: Hosts,
     pub(crate) tls: Option<MakeRustlsConnect>,
     pub(crate) timeout: Duration,
     pub(crate) prepared: bool,
@@ -82,16 +84,34 @@ impl Connector {
     ) -> Result<Connection, tokio_postgres::Error> {
         let (client, driving): (_, Driving) = match &self.tls {
             Some(tls) => {
-                let (client, connection) = self.config.connect(tls.clone()).await?;
+                let (client, connection) = self.connect_to_one(tls.clone()).await?;
                 (client, Box::pin(drive(connection, hear)))
             }
             None => {
-                let (client, connection) = self.config.connect(NoTls).await?;
+                let (client, connection) = self.connect_to_one(NoTls).await?;
                 (client, Box::pin(drive(connection, hear)))
             }
         };
         let session = Session { client, prepared: Vec::new(), texts: Arc::clone(&self.texts) };
         Ok(Connection { session, driving: Driver(Some(driving)) })
+    }
+
+    /// Of the hosts.
+    async fn connect_to_one<T: MakeTlsConnect<Socket> + Clone>(
+        &self,
+        tls: T,
+    ) -> Result<(Client, tokio_postgres::Connection<Socket, T::Stream>), tokio_postgres::Error> {
+        let mut attempt = self.hosts.attempt();
+        loop {
+            match attempt.host().connect(tls.clone()).await {
+                Ok(connected) => {
+                    attempt.succeed();
+                    return Ok(connected);
+                }
+                Err(error) if !attempt.pass_over() => return Err(error),
+                Err(_) => {}
+            }
+        }
     }
 }
 

@@ -6,8 +6,9 @@ use futures_util::future::try_join_all;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
-use super::connect::Connector;
+use super::connect::{Connection, Connector};
 use super::fault::DriverError;
+use super::hosts::Hosts;
 use super::options::PostgresOptions;
 use super::statement::Texts;
 use super::{PostgresStore, tls};
@@ -33,7 +34,8 @@ pub(super) async fn open(options: PostgresOptions) -> Result<PostgresStore, Serv
         None
     };
     let mut config = options.config.clone();
-    config.connect_timeout(options.connect_timeout);
+    // A name may have several addresses: the second has its turn as well.
+    config.connect_timeout(options.connect_timeout / 2);
     if options.prepared {
         // A statement that is prepared is planned once and for good, also while the tables are empty:
         // a plan that reads them whole would then look cheap. What is joined is joined by looking up
@@ -48,7 +50,7 @@ pub(super) async fn open(options: PostgresOptions) -> Result<PostgresStore, Serv
         });
     }
     let connector = Arc::new(Connector {
-        config,
+        hosts: Hosts::new(&config),
         tls,
         timeout: options.connect_timeout,
         prepared: options.prepared,
@@ -56,12 +58,7 @@ pub(super) async fn open(options: PostgresOptions) -> Result<PostgresStore, Serv
         server: Arc::clone(&server),
     });
     let setting_up = async {
-        let connected = tokio::time::timeout(options.connect_timeout, connector.connect_plainly()).await;
-        let connected = connected.map_err(|_| {
-            let cause = format!("it takes connections and did not greet within {:?}", options.connect_timeout);
-            ServerOpenError::new(Kind::Unreachable, &server, cause, "see whether it is overloaded or stopped")
-        })?;
-        let mut connection = connected.map_err(|error| unreachable(&server, &error))?;
+        let mut connection = connect_first(&connector).await?;
         let set_up = SetUp { client: &connection.session.client, server: &server, prefix: &options.prefix };
         let result = connection.driving.drive(set_up.run(options.migrate)).await;
         connection.close().await;
@@ -75,6 +72,18 @@ pub(super) async fn open(options: PostgresOptions) -> Result<PostgresStore, Serv
         ServerOpenError::new(Kind::Unreachable, &server, fault.to_string(), advice)
     })?;
     Ok(PostgresStore::start(&options, &connector, connections))
+}
+
+/// Has each host have its time: a later attempt passes over those that were silent.
+async fn connect_first(connector: &Connector) -> Result<Connection, ServerOpenError> {
+    let (server, patience) = (&*connector.server, connector.timeout);
+    for _ in 0..connector.hosts.len() {
+        if let Ok(connected) = tokio::time::timeout(patience, connector.connect_plainly()).await {
+            return connected.map_err(|error| unreachable(server, &error));
+        }
+    }
+    let advice = "check host and port of the URL, and whether the server is overloaded or stopped";
+    Err(ServerOpenError::new(Kind::Unreachable, server, format!("it did not greet within {patience:?}"), advice))
 }
 
 /// What is done with the first connection. Simple statements only, which every proxy lets through.

@@ -94,7 +94,7 @@ impl PostgresOptions {
     pub const DEFAULT_QUEUE: usize = 4096;
 
     /// The database at this URL: `postgres://user:password@host:port/database`, with several hosts
-    /// (`host1,host2:5433`) of which the one that takes writes is used, or with a Unix socket
+    /// (`host1,host2:5433`) of which the one that takes writes is used, however silent the others, or with a Unix socket
     /// (`postgres:///database?host=/run/postgresql`).
     ///
     /// In the query, as in `?connections=8&prepared=off`:
@@ -103,7 +103,7 @@ impl PostgresOptions {
     /// |---|---|---|
     /// | `sslmode` | `verify-full`; on this machine `disable` | whether the connection is encrypted and the certificate checked, name included; `require` and `verify-ca`, which check less elsewhere, are the same here |
     /// | `ca` | the system's | a file with the authorities to trust instead |
-    /// | `connect_timeout` | `5s` | how long a connection may take to make |
+    /// | `connect_timeout` | `5s` | how long a connection may take to make; to one address half as long |
     /// | `timeout` | `5s` | how long an answer may take |
     /// | `connections` | `4` | half of them for reading |
     /// | `queue` | `4096` | how many calls may wait, for reading and for writing each |
@@ -188,7 +188,8 @@ impl PostgresOptions {
         Ok(options.with_connections(connections))
     }
 
-    /// How long a connection may take to make. Default 5 seconds.
+    /// How long a connection may take to make, and half as long to one address of a host. Default 5 seconds. A host that is
+    /// silent for as long is passed over by the next attempt.
     pub const fn with_connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self

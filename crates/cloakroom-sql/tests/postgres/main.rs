@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests may fail them")]
 
 mod batches;
+mod logs;
 mod opening;
 mod outages;
 mod proxy;

@@ -91,6 +91,30 @@ async fn what_works_for_a_write_works_for_the_read_after_it() {
     }
 }
 
+/// One whose power is gone: nothing comes back from it, not even a refusal.
+#[tokio::test]
+async fn a_host_that_is_silent_does_not_keep_from_the_one_that_answers() {
+    let url = shared::postgres();
+    let (one, other) = (Proxy::to(&url).await, Proxy::to(&url).await);
+    one.fall_silent();
+    let place = Place::at(other.url(&url).replacen('@', &format!("@{},", one.address()), 1));
+    let options = place.options().with_clock(place.clock.clone());
+    let store = options.with_connect_timeout(Duration::from_millis(500)).open().await.unwrap();
+    create(&store, 1, &place.record(1)).await;
+    assert_eq!(one.connections(), 1, "the silent one is asked first, and then no more");
+    for _ in 0..5 {
+        other.cut();
+        live(&store, 1).await;
+        recovered(&store).await;
+    }
+    assert_eq!(one.connections(), 1, "whoever connects anew begins with the host that answered");
+    one.speak();
+    other.fall_silent();
+    other.cut();
+    recovered(&store).await;
+    live(&store, 1).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_of_the_server_is_survived() {
     let server = Postgres::start().unwrap();

@@ -52,7 +52,12 @@ impl Proxy {
 
     /// The server's URL, through this.
     pub(crate) fn url(&self, url: &str) -> String {
-        url.replace(address(url), &format!("127.0.0.1:{}", self.port))
+        url.replace(address(url), &self.address())
+    }
+
+    /// Its own `host:port`.
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     /// How many statements were executed, and how many parsed, since this was asked last.
