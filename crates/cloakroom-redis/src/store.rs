@@ -13,9 +13,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cloakroom_core::clock::unix_millis;
 use cloakroom_core::{
-    Clock, Create, EndReason, Ended, Excess, Handle, Listing, Load, Page, Principal, Probe, Record, Renew, Renewal,
-    Revision, SessionId, SessionLimit, SessionStore, Signaller, Signals, StoreError, StoreErrorKind, Stored, Summary,
-    Swept, Touch, Update, Verb,
+    Clock, Create, EndReason, Ended, Excess, Handle, Listing, Load, Page, PageCursor, Principal, Probe, Record, Renew,
+    Renewal, Revision, SessionId, SessionLimit, SessionStore, Signaller, Signals, StoreError, StoreErrorKind, Stored,
+    Summary, Swept, Touch, Update, Verb,
 };
 use redis::{Pipeline, Value};
 
@@ -39,7 +39,8 @@ use crate::value::{self, Found};
 /// long as a tombstone would ([`with_tombstones`](RedisOptions::with_tombstones)), so that its id is
 /// not given away again and `explain` can tell why it ended.
 ///
-/// Bounded: when 4096 loads, updates or touches wait ([`with_queue`](RedisOptions::with_queue)) the next fails at once.
+/// Bounded: when 4096 loads, updates or touches wait ([`with_queue`](RedisOptions::with_queue)) the next fails at once;
+/// in a cluster nothing waits but for the server.
 ///
 /// ```no_run
 /// use cloakroom_core::SessionStore;
@@ -365,7 +366,7 @@ impl RedisStore {
         let answer = self.run(verb, script, keys, arguments).await?;
         match record.principal() {
             Some(owner) if answer.code == Code::Limit && self.0.carrier.link.is_cluster() => {
-                self.summaries(verb, owner, Page::FIRST).await?;
+                self.listed(verb, owner, None, 0).await?;
                 self.run(verb, script, keys, arguments).await
             }
             Some(_) | None => Ok(answer),
@@ -395,27 +396,38 @@ impl RedisStore {
 
     /// What a page shows, and one more if there is a next one.
     async fn summaries(&self, verb: Verb, principal: &Principal, page: Page) -> Result<Vec<Summary>, StoreError> {
-        let base = self.keys().base(&principal.shard());
-        let now = self.times().swap_remove(0);
-        let after = page.after.map(|after| after.created.to_string().into_bytes()).unwrap_or_default();
-        let handle = page.after.map(|after| after.handle.as_bytes().to_vec()).unwrap_or_default();
-        let wanted = (page.bounded_limit() + 1).to_string().into_bytes();
-        let answer = self
-            .over_index(verb, &scripts::LIST, principal, |skip| {
-                let skip = u8::from(skip).to_string().into_bytes();
-                vec![now.clone(), base.clone(), after.clone(), handle.clone(), wanted.clone(), skip]
-            })
-            .await?;
-        if answer.code != Code::Done {
-            return Err(wrong_answer(verb));
-        }
         let mut sessions = Vec::new();
-        for value in answer.strings().ok_or_else(|| wrong_answer(verb))? {
+        for value in self.listed(verb, principal, page.after, page.bounded_limit() + 1).await? {
             if let Some(Stored { record, .. }) = value::stored(&value.into(), verb)? {
                 sessions.push(Summary::from(&record));
             }
         }
         Ok(sessions)
+    }
+
+    /// As many sessions as are wanted, if any are, after what is undecided has been decided.
+    async fn listed(
+        &self,
+        verb: Verb,
+        principal: &Principal,
+        after: Option<PageCursor>,
+        wanted: usize,
+    ) -> Result<Vec<Vec<u8>>, StoreError> {
+        let base = self.keys().base(&principal.shard());
+        let now = self.times().swap_remove(0);
+        let created = after.map(|after| after.created.to_string().into_bytes()).unwrap_or_default();
+        let handle = after.map(|after| after.handle.as_bytes().to_vec()).unwrap_or_default();
+        let wanted = wanted.to_string().into_bytes();
+        let answer = self
+            .over_index(verb, &scripts::LIST, principal, |skip| {
+                let skip = u8::from(skip).to_string().into_bytes();
+                vec![now.clone(), base.clone(), created.clone(), handle.clone(), wanted.clone(), skip]
+            })
+            .await?;
+        if answer.code != Code::Done {
+            return Err(wrong_answer(verb));
+        }
+        answer.strings().ok_or_else(|| wrong_answer(verb))
     }
 
     async fn ended_by(

@@ -9,12 +9,11 @@ elseif found == 'newer' then
   -- Its handle is where this release does not look for it.
   tombstone(KEYS[1], tonumber(ARGV[3]), now, string.rep('\0', 10), '', keep)
   return { DONE, 1 }
-elseif found == 'ended' and value:byte(2) == RENEWED and #value >= 46 then
-  return { FOLLOW, value:sub(21, 46) }
 elseif found == 'ended' then
   -- Its end may have come from a call that no replica acknowledged. `WAIT` may look only at what its own
   -- connection wrote, so that a write is needed for it to wait for.
   redis.call('SETRANGE', KEYS[1], 1, value:sub(2, 2))
+  if value:byte(2) == RENEWED and #value >= 46 then return { FOLLOW, value:sub(21, 46) } end
 elseif found == 'pending' then
   return { UNDECIDED }
 elseif found == 'foreign' then

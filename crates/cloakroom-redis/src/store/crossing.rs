@@ -46,7 +46,10 @@ struct Marker {
 /// What the third step found and did.
 #[derive(Debug)]
 enum Third {
-    Lives { evicted: Vec<Handle> },
+    /// And whom it evicted, whoever did the step.
+    Lives {
+        evicted: Vec<Handle>,
+    },
     Ended(Option<EndReason>),
 }
 
@@ -207,6 +210,10 @@ impl RedisStore {
             // Somebody has decided it meanwhile.
             return Ok(());
         };
+        if marker.len() % Handle::LEN == 0 {
+            // So too, and left whom it evicted.
+            return Ok(());
+        }
         let Some(Marker { old, prepared, max, evict }) = Marker::read(&marker) else { return Err(wrong_answer(verb)) };
         let (before, _) = self.value(verb, &old).await?;
         if value::successor(&before) == Some(*new) {

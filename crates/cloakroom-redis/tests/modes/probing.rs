@@ -1,6 +1,8 @@
 use std::time::Duration;
 
-use cloakroom_core::{Durability, EndReason, SessionStore as _, StoreErrorKind, WriteOutcome};
+use cloakroom_core::{
+    Durability, EndReason, Renew, Renewal, Revision, SessionStore as _, StoreErrorKind, WriteOutcome,
+};
 use cloakroom_redis::RedisDurability;
 use cloakroom_services::Redis;
 
@@ -30,6 +32,31 @@ async fn what_the_acl_hides_is_named_and_no_error() {
     let probe = store.probe().await.unwrap();
     assert!(probe.warnings.len() == 1, "{:?}", probe.warnings);
     assert!(probe.warnings[0].contains("grant `+info +config|get`"), "{:?}", probe.warnings);
+}
+
+/// `WAIT` may look only at what its own connection wrote: what a logout relies on, somebody else may have written, and no
+/// replica acknowledged.
+#[tokio::test]
+async fn a_logout_writes_under_each_id_that_it_relies_on() {
+    let server = Redis::builder().start().unwrap();
+    let store = open(&server.url()).await;
+    let written = async |id, ended| {
+        let writes = || {
+            let info = server.command(&["INFO", "persistence"]).unwrap();
+            let writes = info.lines().find_map(|line| line.strip_prefix("rdb_changes_since_last_save:"));
+            writes.unwrap().trim().parse::<u64>().unwrap()
+        };
+        let before = writes();
+        assert_eq!(store.delete(id, EndReason::Destroyed).await.unwrap(), ended);
+        writes() - before
+    };
+    let (old, record) = file(&store).await;
+    let new = crate::new_id();
+    let renewal = Renewal { old: &old, new: &new, expected: Revision::FIRST, record: &record, limit: None };
+    assert!(matches!(store.renew(renewal).await.unwrap(), Renew::Renewed { .. }));
+    assert_eq!(written(&old, true).await, 2);
+    assert_eq!(written(&old, false).await, 2);
+    assert_eq!(written(&new, false).await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

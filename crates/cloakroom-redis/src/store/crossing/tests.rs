@@ -335,3 +335,40 @@ async fn a_limit_counts_who_is_on_the_way_and_is_kept_by_whoever_does_the_third_
     sign_in.assert_moved().await;
     assert_eq!(sign_in.load(&other).await, Load::Gone(Some(EndReason::Evicted)));
 }
+
+/// Somebody looks at the list between the second step and the third, and so does the third.
+#[tokio::test]
+async fn who_made_the_renewal_is_told_whom_it_evicted_also_when_somebody_else_was_first() {
+    let sign_in = SignIn::start().await;
+    let other = id(Some(&sign_in.alice));
+    let device = record(&sign_in.clock).owned_by(sign_in.alice.clone());
+    sign_in.store.create(&other, &device, None).await.unwrap();
+    let limit = limit(1, Excess::EvictOldest);
+    let latest = sign_in.prepare(limit).await;
+    assert_eq!(sign_in.commit(latest).await.unwrap(), Code::Done);
+    assert_eq!(sign_in.handles().await, [sign_in.after.handle()]);
+    let arrived = sign_in.store.arrive(&sign_in.new, SECOND, &sign_in.after, limit).await;
+    assert_eq!(arrived.unwrap(), Renew::Renewed { revision: SECOND, evicted: vec![device.handle()] });
+    // What was left for that says nothing of a later end.
+    assert!(sign_in.store.delete(&sign_in.new, EndReason::Destroyed).await.unwrap());
+    sign_in.assert_ended(EndReason::Destroyed).await;
+}
+
+#[tokio::test]
+async fn who_will_not_come_is_found_behind_any_number_of_others() {
+    let sign_in = SignIn::start().await;
+    let max = Page::MAX + 3;
+    let limit = limit(max, Excess::Reject);
+    for _ in 1..max {
+        let device = record(&sign_in.clock).owned_by(sign_in.alice.clone());
+        sign_in.store.create(&id(Some(&sign_in.alice)), &device, limit).await.unwrap();
+    }
+    sign_in.clock.advance(Duration::from_millis(1));
+    let late = Record::new(sign_in.before.handle(), sign_in.clock.now(), 10 * MINUTE, 60 * MINUTE);
+    let sign_in = SignIn { after: late.owned_by(sign_in.alice.clone()), ..sign_in };
+    sign_in.prepare(limit).await;
+    sign_in.clock.advance(Duration::from_millis(COMMITTED_WITHIN + MARGIN + 1));
+    let device = record(&sign_in.clock).owned_by(sign_in.alice.clone());
+    let created = sign_in.store.create(&id(Some(&sign_in.alice)), &device, limit).await.unwrap();
+    assert_eq!(created, Create::Created { evicted: vec![] });
+}
