@@ -18,6 +18,10 @@ const ASYNC: &str = "durability=async";
 /// One replica has it before the store says so.
 const ACKED: &str = "durability=acked(1,250ms)";
 
+/// Between two calls of a task. A load without a pause keeps the servers of this machine from their turn, for seconds: then
+/// Sentinels and nodes take them for dead as well.
+const THINK: Duration = Duration::from_millis(1);
+
 /// Whether the replicas had got what was acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Replicas {
@@ -41,6 +45,16 @@ async fn under_ledgers(url: &str, directory: &tempfile::TempDir) -> Vec<Arc<dyn 
         stores.push(store.layer(EpochLayer::new(Arc::new(ledger))));
     }
     stores
+}
+
+fn under_load(stores: Vec<Arc<dyn SessionStore>>) -> Running {
+    Load::on(stores).with_visitors(4).with_think_time(THINK).start()
+}
+
+/// Starts what died: it comes back empty, and must not be chosen for a primary before it has what the others have.
+fn bring_back(dead: &Redis, not_chosen: [&str; 2]) {
+    dead.restart().unwrap();
+    dead.command(&["CONFIG", "SET", not_chosen[0], not_chosen[1]]).unwrap();
 }
 
 /// Kills the primary. What the load wrote since the replicas stood still, nobody else has.
@@ -89,6 +103,7 @@ mod sentinel {
     /// Every replica that may be promoted has it. Sentinel prefers the one that has most, and passes
     /// over those that it has not heard of lately.
     const ACKED_BY_ALL: &str = "durability=acked(2,250ms)";
+    const NOT_CHOSEN: [&str; 2] = ["replica-priority", "0"];
 
     /// Kills the primary under load, and goes on until there is another.
     async fn take_over(load: &Running, group: &Sentinel, state: Replicas) -> Instant {
@@ -108,7 +123,7 @@ mod sentinel {
 
     async fn start(group: &Sentinel, durability: &str) -> Running {
         let stores = two(async || redis(&group.url(), durability).await).await;
-        let load = Load::on(stores).with_visitors(4).start();
+        let load = under_load(stores);
         load.answers(2_000).await;
         load
     }
@@ -121,7 +136,7 @@ mod sentinel {
         let killed = fail_over(&load, &group, Replicas::InSync).await;
         // What died comes back empty, and has nothing to say.
         blocking(|| {
-            dead.restart().unwrap();
+            bring_back(dead, NOT_CHOSEN);
             group.await_stable().unwrap();
         });
         load.answers(500).await;
@@ -139,7 +154,7 @@ mod sentinel {
         let killed = take_over(&load, &group, UNACKED).await;
         // The new primary has one replica, and no write is acknowledged before there are two.
         blocking(|| {
-            dead.restart().unwrap();
+            bring_back(dead, NOT_CHOSEN);
             group.await_stable().unwrap();
         });
         load.back().await;
@@ -151,7 +166,7 @@ mod sentinel {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn with_async_durability_what_is_lost_is_what_the_replicas_had_not_got() {
         let group = blocking(|| Sentinel::start().unwrap());
-        let load = Load::on(two(async || redis(&group.url(), ASYNC).await).await).with_visitors(4).start();
+        let load = under_load(two(async || redis(&group.url(), ASYNC).await).await);
         load.answers(2_000).await;
         let killed = fail_over(&load, &group, UNCOPIED).await;
         let report = load.stop().await;
@@ -165,7 +180,7 @@ mod sentinel {
     async fn with_a_ledger_what_ended_stays_ended_though_redis_lost_it() {
         let directory = tempfile::tempdir().unwrap();
         let group = blocking(|| Sentinel::start().unwrap());
-        let load = Load::on(under_ledgers(&group.url(), &directory).await).with_visitors(4).start();
+        let load = under_load(under_ledgers(&group.url(), &directory).await);
         load.answers(2_000).await;
         let killed = fail_over(&load, &group, UNCOPIED).await;
         let report = load.stop().await;
@@ -185,6 +200,8 @@ mod cluster {
     /// `cluster-node-timeout` (1.5 s) twice, for the failure to be seen and agreed on, an election that
     /// fails (four times as long), one that succeeds (1 s), and as much as the store waits for one answer.
     const BOUND: Duration = Duration::from_secs(3 + 6 + 1 + 2);
+
+    const NOT_CHOSEN: [&str; 2] = ["cluster-replica-no-failover", "yes"];
 
     async fn start() -> Cluster {
         blocking(|| Cluster::start().unwrap())
@@ -209,12 +226,12 @@ mod cluster {
     async fn acked(state: Replicas) -> (Report, Instant) {
         let cluster = start().await;
         let stores = two(async || redis(&cluster.url(), ACKED).await).await;
-        let load = Load::on(stores).with_visitors(4).start();
+        let load = under_load(stores);
         load.answers(2_000).await;
         let (dead, killed) = fail_over(&load, &cluster, state).await;
         // The new primary has no replica that could acknowledge until the dead one is back.
         blocking(|| {
-            dead.restart().unwrap();
+            bring_back(dead, NOT_CHOSEN);
             cluster.await_stable().unwrap();
         });
         load.back().await;
@@ -238,7 +255,7 @@ mod cluster {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn with_async_durability_the_service_is_back_in_time_and_losses_are_what_the_replica_had_not_got() {
         let cluster = start().await;
-        let load = Load::on(two(async || redis(&cluster.url(), ASYNC).await).await).with_visitors(4).start();
+        let load = under_load(two(async || redis(&cluster.url(), ASYNC).await).await);
         load.answers(2_000).await;
         let (_, killed) = fail_over(&load, &cluster, UNCOPIED).await;
         load.back().await;
@@ -253,7 +270,7 @@ mod cluster {
     async fn with_a_ledger_what_ended_stays_ended_though_redis_lost_it() {
         let directory = tempfile::tempdir().unwrap();
         let cluster = start().await;
-        let load = Load::on(under_ledgers(&cluster.url(), &directory).await).with_visitors(4).start();
+        let load = under_load(under_ledgers(&cluster.url(), &directory).await);
         load.answers(2_000).await;
         let (_, killed) = fail_over(&load, &cluster, UNCOPIED).await;
         load.back().await;
