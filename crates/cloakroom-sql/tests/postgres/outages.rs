@@ -99,7 +99,7 @@ async fn a_host_that_is_silent_does_not_keep_from_the_one_that_answers() {
     one.fall_silent();
     let place = Place::at(other.url(&url).replacen('@', &format!("@{},", one.address()), 1));
     let options = place.options().with_clock(place.clock.clone());
-    let store = options.with_connect_timeout(Duration::from_millis(500)).open().await.unwrap();
+    let store = options.with_connect_timeout(Duration::from_secs(2)).open().await.unwrap();
     create(&store, 1, &place.record(1)).await;
     assert_eq!(one.connections(), 1, "the silent one is asked first, and then no more");
     for _ in 0..5 {
