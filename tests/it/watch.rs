@@ -288,6 +288,17 @@ async fn a_watch_that_nobody_waited_on_does_not_expire_by_what_it_was_told_befor
         }
         tokio::time::sleep(SessionWatch::PATIENCE).await; // tidy: sleep — the clock stands, and is moved by this
         assert!(tokio::time::timeout(SessionWatch::PATIENCE, busy.ended()).await.is_err());
+        // An end is an end, however late it is heard.
+        world.manager.revoke_all(busy.principal().unwrap(), None).await.unwrap();
+        let begun = tokio::time::Instant::now();
+        let end = loop {
+            match tokio::time::timeout(Duration::ZERO, busy.ended()).await {
+                Ok(end) => break end,
+                Err(_) => assert!(begun.elapsed() < SessionWatch::ASKED_EVERY * 2, "it is never heard"),
+            }
+            tokio::time::sleep(Duration::from_secs(6)).await; // tidy: sleep — the clock stands, and is moved by this
+        };
+        assert_eq!(end, WatchEnd::Ended(Some(EndReason::Revoked)));
     })
     .await;
 }

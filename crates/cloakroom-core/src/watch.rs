@@ -222,8 +222,6 @@ impl SessionWatch {
     async fn ask(&mut self) {
         let unanswered_since = *self.unanswered_since.get_or_insert_with(Instant::now);
         let left = self.latest().map(|latest| latest.saturating_sub(unix_millis(self.manager.clock().now())));
-        // Nobody heard it in time, and it speaks of what was then.
-        drop(self.question.take_if(|asked| asked.answer.is_finished() && asked.asked.elapsed() > Self::TIME_TO_ANSWER));
         let question = self.question.get_or_insert_with(|| {
             let (manager, subject, record) = (Arc::clone(&self.manager), self.subject.clone(), self.record.clone());
             let answer = tokio::spawn(async move { answer(&manager, &subject, &record).await });
@@ -249,7 +247,7 @@ impl SessionWatch {
         };
         let now = unix_millis(self.manager.clock().now());
         match answer {
-            Ok(Answer::Live(record)) if record.is_expired(from_unix_millis(now)) => self.expire(),
+            Ok(Answer::Live(record)) if record.is_expired(from_unix_millis(now)) => self.expire_by_answer(asked),
             Ok(Answer::Live(record)) if !self.has_rights_of(record.principal(), record.assurance()) => {
                 self.end = Some(WatchEnd::RightsChanged);
             }
@@ -259,7 +257,7 @@ impl SessionWatch {
                 self.wait(now);
             }
             Ok(Answer::Listed { idle_deadline, absolute_deadline }) if now >= idle_deadline.min(absolute_deadline) => {
-                self.expire();
+                self.expire_by_answer(asked);
             }
             Ok(Answer::Listed { idle_deadline, absolute_deadline }) => {
                 (self.record.idle_deadline, self.record.absolute_deadline) = (idle_deadline, absolute_deadline);
@@ -286,6 +284,15 @@ impl SessionWatch {
             Subject::SelfContained => Some(unix_millis(self.record.deadline())),
             // `persist` may have moved both.
             Subject::Renewed(_) => None,
+        }
+    }
+
+    /// One that was heard late speaks of what was then: requests may have pushed the deadline since.
+    fn expire_by_answer(&mut self, asked: Instant) {
+        if asked.elapsed() > Self::TIME_TO_ANSWER {
+            self.due = Instant::now();
+        } else {
+            self.expire();
         }
     }
 

@@ -166,6 +166,7 @@ impl TouchBuffer {
     /// Takes back what was taken and could not be written yet.
     pub(crate) fn put_back(&self, id: SessionId, deadlines: Deadlines) {
         let mut state = self.lock();
+        state.taken = state.taken.saturating_sub(1);
         let waiting = state.waiting.entry(id).or_insert(deadlines);
         *waiting = waiting.and(deadlines);
     }
@@ -261,6 +262,7 @@ mod tests {
             assert_eq!(taken.len(), 2);
             assert!(!buffer.offer(id(3), deadlines(1, 1)));
             taken.into_iter().for_each(|(id, deadlines)| buffer.put_back(id, deadlines));
+            assert!(!buffer.offer(id(3), deadlines(1, 1)));
         }
     }
 

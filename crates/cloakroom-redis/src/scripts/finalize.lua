@@ -6,8 +6,9 @@ local found, value = look(key, HEADER, now)
 local marker, evicted = key .. '~', {}
 -- Somebody was first; and perhaps it has ended since.
 if found == 'live' then
-  local left = redis.call('GET', marker) or ''
-  for at = 1, #left % 10 == 0 and #left or 0, 10 do evicted[#evicted + 1] = left:sub(at, at + 9) end
+  local left = redis.pcall('GET', marker)
+  if type(left) ~= 'string' or #left % 10 ~= 0 then left = '' end
+  for at = 1, #left, 10 do evicted[#evicted + 1] = left:sub(at, at + 9) end
   return { DONE, evicted }
 end
 if found ~= 'pending' then return refusal(found, value) end

@@ -13,7 +13,7 @@ for i = 1, #entries, 2 do
     if found == 'live' and wanted > 0 then
       local head = struct.unpack('>I2', value, 11)
       records[#records + 1] = redis.call('GETRANGE', key_of(base, name), 0, 11 + head)
-    elseif found == 'newer' then
+    elseif found == 'newer' and wanted > 0 then
       return { NEWER, value:byte(10) }
     elseif found == 'pending' and not skip then
       undecided[#undecided + 1] = name

@@ -94,7 +94,8 @@ impl PostgresOptions {
     pub const DEFAULT_QUEUE: usize = 4096;
 
     /// The database at this URL: `postgres://user:password@host:port/database`, with several hosts
-    /// (`host1,host2:5433`) of which the one that takes writes is used, however silent the others, or with a Unix socket
+    /// (`host1,host2:5433`) of which the one that takes writes is used, also where others are silent (but for those that
+    /// `load_balance_hosts=random` begins with), or with a Unix socket
     /// (`postgres:///database?host=/run/postgresql`).
     ///
     /// In the query, as in `?connections=8&prepared=off`:
