@@ -204,6 +204,15 @@ async fn a_ticket_is_worth_nothing_once_its_session_is_renewed_or_over(world: Wo
     }
 }
 
+/// A session of this person, without a server between.
+async fn signed_in(world: &World, name: &str) -> Session {
+    let exchange = cloakroom_core::Exchange::new(world.manager.clone());
+    let session = exchange.session(std::iter::empty(), Default::default).await.unwrap();
+    session.login(name).unwrap();
+    session.commit().await.unwrap();
+    session
+}
+
 /// Nothing here waits for a server, so time goes by as it is waited for.
 #[tokio::test(start_paused = true)]
 async fn a_store_that_cannot_be_asked_for_long_ends_the_watch_and_one_that_comes_back_does_not() {
@@ -212,10 +221,7 @@ async fn a_store_that_cannot_be_asked_for_long_ends_the_watch_and_one_that_comes
 
     let world = World::start(Kind::Memory, Stack::Bare).await;
     through(Adapter::Axum, world.events.clone(), async {
-        let exchange = cloakroom_core::Exchange::new(world.manager.clone());
-        let session = exchange.session(std::iter::empty(), Default::default).await.unwrap();
-        session.login("alice").unwrap();
-        session.commit().await.unwrap();
+        let session = signed_in(&world, "alice").await;
         let mut watch = session.watch().unwrap();
         world.spy.always(Verb::Load, Fault::FailBefore(StoreErrorKind::Unavailable));
         let short = tokio::time::timeout(SessionWatch::PATIENCE / 2, watch.ended()).await;
@@ -253,10 +259,7 @@ async fn a_watch_that_nobody_waited_on_asks_before_it_gives_up() {
     for (stack, fault) in [early, late] {
         let world = World::start(Kind::Memory, stack).await;
         through(Adapter::Axum, world.events.clone(), async {
-            let exchange = cloakroom_core::Exchange::new(world.manager.clone());
-            let session = exchange.session(std::iter::empty(), Default::default).await.unwrap();
-            session.login("alice").unwrap();
-            session.commit().await.unwrap();
+            let session = signed_in(&world, "alice").await;
             let mut busy = session.watch().unwrap();
             world.spy.once(Verb::Load, fault);
             assert!(tokio::time::timeout(Duration::from_millis(1), busy.ended()).await.is_err());
@@ -275,10 +278,7 @@ async fn a_watch_that_nobody_waited_on_does_not_expire_by_what_it_was_told_befor
 
     let world = World::start(Kind::Memory, Stack::Bare).await;
     through(Adapter::Axum, world.events.clone(), async {
-        let exchange = cloakroom_core::Exchange::new(world.manager.clone());
-        let session = exchange.session(std::iter::empty(), Default::default).await.unwrap();
-        session.login("alice").unwrap();
-        session.commit().await.unwrap();
+        let session = signed_in(&world, "alice").await;
         let (mut busy, mut requests) = (session.watch().unwrap(), session.watch().unwrap());
         tokio::time::sleep(SessionWatch::ASKED_EVERY * 2).await; // tidy: sleep — the clock stands, and is moved by this
         assert!(tokio::time::timeout(Duration::ZERO, busy.ended()).await.is_err(), "it has asked, and does not wait");
@@ -311,13 +311,7 @@ fn a_runtime_that_ends_takes_no_watch_of_another_with_it() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (first, second) = (runtime(), runtime());
     let world = first.block_on(World::start(Kind::Memory, Stack::Bare));
-    let sign_in = async |name: &str| {
-        let exchange = cloakroom_core::Exchange::new(world.manager.clone());
-        let session = exchange.session(std::iter::empty(), Default::default).await.unwrap();
-        session.login(name).unwrap();
-        session.commit().await.unwrap();
-        session.watch().unwrap()
-    };
+    let sign_in = async |name: &str| signed_in(&world, name).await.watch().unwrap();
     let ends = async |watch: &mut SessionWatch, name: &str| {
         let revoking = world.manager.revoke_all(watch.principal().unwrap(), None).await.unwrap();
         assert_eq!(revoking, Some(1), "{name}");
