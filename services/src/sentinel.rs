@@ -37,7 +37,7 @@ impl Sentinel {
         let mut sentinels = Vec::new();
         let password = password()?;
         for _ in 0..3 {
-            sentinels.push(watching(&servers[0], &password)?);
+            sentinels.push(Self::watching(&servers[0], &password)?);
         }
         let group = Self { sentinels, servers };
         for sentinel in &group.sentinels {
@@ -118,24 +118,30 @@ impl Sentinel {
         })
     }
 
+    /// Starts one more Sentinel with this password over this server. It learns of others from those that watch the
+    /// same server.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn watching(primary: &Redis, password: &str) -> Result<Redis> {
+        let service = Self::SERVICE;
+        let mut sentinel = Redis::builder();
+        sentinel.sentinel = true;
+        sentinel
+            .password(password)
+            .config(format!("sentinel sentinel-pass {password}"))
+            .config(format!("sentinel monitor {service} 127.0.0.1 {} 2", primary.port()))
+            .config(format!("sentinel auth-pass {service} {}", primary.password()))
+            .config(format!("sentinel down-after-milliseconds {service} 1000"))
+            .config(format!("sentinel failover-timeout {service} 3000"))
+            .config(format!("sentinel parallel-syncs {service} 2"))
+            .start()
+    }
+
     pub(crate) fn processes(&self) -> Vec<&Process> {
         self.sentinels.iter().chain(&self.servers).map(Redis::process).collect()
     }
-}
-
-fn watching(primary: &Redis, password: &str) -> Result<Redis> {
-    let service = Sentinel::SERVICE;
-    let mut sentinel = Redis::builder();
-    sentinel.sentinel = true;
-    sentinel
-        .password(password)
-        .config(format!("sentinel sentinel-pass {password}"))
-        .config(format!("sentinel monitor {service} 127.0.0.1 {} 2", primary.port()))
-        .config(format!("sentinel auth-pass {service} {}", primary.password()))
-        .config(format!("sentinel down-after-milliseconds {service} 1000"))
-        .config(format!("sentinel failover-timeout {service} 3000"))
-        .config(format!("sentinel parallel-syncs {service} 2"))
-        .start()
 }
 
 fn primary_by(sentinel: &Redis) -> Result<u16> {

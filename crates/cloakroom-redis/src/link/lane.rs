@@ -12,7 +12,7 @@ use redis::{Pipeline, Value};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use super::connection::{Connection, Greeting, Mode};
+use super::connection::{Connection, Greeting, Mode, text};
 use super::open_error::{RedisOpenError, RedisOpenErrorKind};
 use crate::fault::Fault;
 use crate::options::Endpoint;
@@ -197,33 +197,20 @@ impl Route {
         sentinels: &[Endpoint],
         greeting: &Greeting,
     ) -> Result<Connection, RedisOpenError> {
-        // A candidate that does not answer must not cost the time in which another takes over.
+        // A server that does not answer must not cost the time in which another takes over.
         let patience = (self.connect_timeout / 4).max(Duration::from_millis(250));
         let started = Instant::now();
         for failures in 0.. {
-            let mut error = None;
-            let mut candidates: Vec<Endpoint> = Vec::new();
-            let mut asked: FuturesUnordered<_> =
-                sentinels.iter().map(|sentinel| timeout(patience, ask(sentinel, greeting, service))).collect();
-            while let Some(answer) = asked.next().await {
-                match answer {
-                    Ok(Ok(candidate)) if candidates.contains(&candidate) => {}
-                    Ok(Ok(candidate)) => {
-                        match timeout(patience, Connection::open(&candidate, &self.greeting)).await {
-                            Ok(Ok(connection)) => return Ok(connection),
-                            Ok(Err(cause)) => error = Some(cause),
-                            Err(_) => error = Some(silent(&candidate)),
-                        }
-                        candidates.push(candidate);
-                    }
-                    Ok(Err(cause)) => error = error.or(Some(cause)),
-                    Err(_) => {}
-                }
-            }
-            let error = error.unwrap_or_else(|| self.too_slow());
+            let named = newest(sentinels.iter().map(|sentinel| ask(sentinel, greeting, service)), patience).await;
+            let primary = named.map_err(|error| error.unwrap_or_else(|| self.too_slow()))?.primary;
+            let error = match timeout(patience, Connection::open(&primary, &self.greeting)).await {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(error)) => error,
+                Err(_) => silent(&primary),
+            };
             let passes = matches!(error.kind(), RedisOpenErrorKind::NotPrimary | RedisOpenErrorKind::Unreachable);
             let pause = pause(failures, Lane::LONGEST_PAUSE);
-            if candidates.is_empty() || !passes || started.elapsed() + pause + patience >= self.connect_timeout {
+            if !passes || started.elapsed() + pause + patience >= self.connect_timeout {
                 return Err(error);
             }
             sleep(pause).await;
@@ -254,32 +241,69 @@ fn silent(endpoint: &Endpoint) -> RedisOpenError {
     RedisOpenError::new(RedisOpenErrorKind::Unreachable, endpoint, "the server takes connections and does not answer")
 }
 
-/// Where this Sentinel says that the primary is.
-async fn ask(sentinel: &Endpoint, greeting: &Greeting, service: &str) -> Result<Endpoint, RedisOpenError> {
+/// Where a Sentinel says that the primary is.
+struct Named {
+    primary: Endpoint,
+    /// Goes up with every failover. 0 where the Sentinel's ACL keeps it from us.
+    epoch: u64,
+}
+
+/// The answer that knows of most failovers.
+///
+/// A primary that died and came back empty says that it is one, and so does a Sentinel that has not heard of the
+/// failover. What most of them know is not missed, as most are heard, if so many answer in time.
+async fn newest(
+    asked: impl Iterator<Item = impl Future<Output = Result<Named, RedisOpenError>>>,
+    patience: Duration,
+) -> Result<Named, Option<RedisOpenError>> {
+    let mut asked: FuturesUnordered<_> = asked.collect();
+    let most = asked.len() / 2 + 1;
+    let deadline = Instant::now() + patience;
+    let (mut heard, mut newest, mut error) = (0, None::<Named>, None);
+    while heard < most
+        && let Ok(Some(answer)) = timeout_at(deadline, asked.next()).await
+    {
+        match answer {
+            Ok(named) => {
+                heard += 1;
+                newest = newest.filter(|newest| newest.epoch >= named.epoch).or(Some(named));
+            }
+            Err(cause) => error = error.or(Some(cause)),
+        }
+    }
+    newest.ok_or(error)
+}
+
+/// Asks this Sentinel.
+async fn ask(sentinel: &Endpoint, greeting: &Greeting, service: &str) -> Result<Named, RedisOpenError> {
     debug_assert_eq!(greeting.mode, Mode::Sentinel);
     let connection = Connection::open(sentinel, greeting).await?;
     let mut packet = Pipeline::new();
     packet.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(service);
+    packet.cmd("SENTINEL").arg("MASTER").arg(service);
     let fault = |fault: &Fault| RedisOpenError::from_fault(RedisOpenErrorKind::Refused, sentinel, fault);
+    let wrong = || fault(&Fault::wrong_answer("SENTINEL GET-MASTER-ADDR-BY-NAME"));
     let answers = connection.exchange(&mut packet, 0, Duration::from_secs(60)).await.map_err(|error| fault(&error))?;
-    match answers.first() {
-        Some(Value::Array(parts)) => match parts.as_slice() {
-            [Value::BulkString(host), Value::BulkString(port)] => {
-                let host = std::str::from_utf8(host).ok().filter(|host| !host.is_empty());
-                let port = std::str::from_utf8(port).ok().and_then(|port| port.parse().ok());
-                match (host, port) {
-                    (Some(host), Some(port)) => Ok(Endpoint::Tcp { host: host.to_owned(), port }),
-                    _ => Err(fault(&Fault::wrong_answer("SENTINEL GET-MASTER-ADDR-BY-NAME"))),
-                }
-            }
-            _ => Err(fault(&Fault::wrong_answer("SENTINEL GET-MASTER-ADDR-BY-NAME"))),
-        },
-        Some(Value::Nil) => Err(RedisOpenError::new(
-            RedisOpenErrorKind::UnknownService,
-            sentinel,
-            "the Sentinel does not watch the service that the URL names (`SENTINEL MASTERS` lists those it does)",
-        )),
-        Some(Value::ServerError(error)) => Err(RedisOpenError::refused(sentinel, error)),
-        Some(_) | None => Err(fault(&Fault::wrong_answer("SENTINEL GET-MASTER-ADDR-BY-NAME"))),
+    let [address, state] = answers.as_slice() else { return Err(wrong()) };
+    if let Value::ServerError(error) = address {
+        return Err(RedisOpenError::refused(sentinel, error));
     }
+    if *address == Value::Nil {
+        let message =
+            "the Sentinel does not watch the service that the URL names (`SENTINEL MASTERS` lists those it does)";
+        return Err(RedisOpenError::new(RedisOpenErrorKind::UnknownService, sentinel, message));
+    }
+    let Value::Array(parts) = address else { return Err(wrong()) };
+    let [host, port] = parts.as_slice() else { return Err(wrong()) };
+    let host = text(host).filter(|host| !host.is_empty());
+    let port = text(port).and_then(|port| port.parse().ok());
+    let (Some(host), Some(port)) = (host, port) else { return Err(wrong()) };
+    let primary = Endpoint::Tcp { host: host.to_owned(), port };
+    Ok(Named { primary, epoch: config_epoch(state).unwrap_or_default() })
+}
+
+fn config_epoch(state: &Value) -> Option<u64> {
+    let Value::Map(fields) = state else { return None };
+    let (_, epoch) = fields.iter().find(|(name, _)| text(name) == Some("config-epoch"))?;
+    text(epoch)?.parse().ok()
 }

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use cloakroom_core::{EndReason, Load, SessionStore as _};
 use cloakroom_redis::{RedisDurability, RedisOpenErrorKind};
-use cloakroom_services::{Sentinel, shared};
+use cloakroom_services::{Redis, Sentinel, shared};
 use tokio::time::Instant;
 
 use crate::{assert_live, file, options};
@@ -49,4 +49,54 @@ async fn a_failover_is_followed_and_what_was_acknowledged_survives_it() {
     // One replica is left, and two were to acknowledge.
     let error = store.delete(&sessions[1].0, EndReason::Destroyed).await.unwrap_err();
     assert!(error.to_string().contains("of 2 replicas acknowledged"), "{error}");
+}
+
+/// What a failover replaced comes back empty and calls itself a primary, and a Sentinel that has not
+/// heard of the failover names it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sentinel_that_missed_the_failover_leads_nobody_to_the_old_primary() {
+    let (group, old, behind) = tokio::task::block_in_place(|| {
+        let group = Sentinel::start().unwrap();
+        let first = group.primary().unwrap();
+        group.sentinels()[0].command(&["SENTINEL", "FAILOVER", Sentinel::SERVICE]).unwrap();
+        group.await_failover(first).unwrap();
+        let old = Redis::builder().password(first.password()).start().unwrap();
+        let behind = Sentinel::watching(&old, group.sentinels()[0].password()).unwrap();
+        (group, old, behind)
+    });
+    let with_one_behind = group.url().replacen('@', &format!("@127.0.0.1:{},", behind.port()), 1);
+    let options = options(&with_one_behind);
+    let store = options.clone().open().await.unwrap();
+    let (id, record) = file(&store).await;
+    for _ in 0..40 {
+        let store = options.clone().open().await.unwrap();
+        assert_live(store.load(&id).await.unwrap(), &record);
+        store.close().await;
+    }
+    drop(old);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_who_may_only_ask_for_the_primary_is_enough() {
+    const ASKS: &str = "+hello +auth +ping +client|setname +sentinel|get-master-addr-by-name";
+    let (server, sentinel) = tokio::task::block_in_place(|| {
+        let server = Redis::start().unwrap();
+        let sentinel = Sentinel::watching(&server, "operator").unwrap();
+        for (user, rights) in [("newest", format!("{ASKS} +sentinel|master")), ("any", ASKS.to_owned())] {
+            let rules = [["ACL", "SETUSER", user, "on", ">s3cret", "-@all"].to_vec(), rights.split(' ').collect()];
+            sentinel.command(&rules.concat()).unwrap();
+        }
+        (server, sentinel)
+    });
+    for user in ["newest", "any"] {
+        let url = format!(
+            "redis+sentinel://default:{}@127.0.0.1:{}/{}?sentinel_username={user}&sentinel_password=s3cret",
+            server.password(),
+            sentinel.port(),
+            Sentinel::SERVICE
+        );
+        let store = options(&url).open().await.unwrap();
+        let (id, record) = file(&store).await;
+        assert_live(store.load(&id).await.unwrap(), &record);
+    }
 }
