@@ -4,6 +4,7 @@
 //! binds its answer. A **line** is one session with all the ids that its renewals gave it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fmt;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -97,7 +98,7 @@ struct Line {
     broken: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Born {
     /// Under way, or nobody knows.
     Perhaps,
@@ -111,7 +112,7 @@ struct Known {
     state: IdState,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum IdState {
     Perhaps,
     Lived,
@@ -122,8 +123,18 @@ enum IdState {
     Never,
 }
 
+/// What a broken promise is told with.
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { owner, owner_unclear, born, current, moves, ends, ended, gone, revision, .. } = self;
+        let ids: Vec<_> = self.ids.iter().map(|known| known.state).collect();
+        write!(f, "born {born:?}, ids {ids:?} of which {current} is current, renewals {moves:?}, ends {ends:?}, ")?;
+        write!(f, "ended {ended:?}, gone {gone}, owner {owner:?}, {owner_unclear} unclear, revision {revision}")
+    }
+}
+
 /// Calls of one kind on a line: begun, under way, and of unknown outcome.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     begun: u64,
     open: u32,
@@ -485,6 +496,21 @@ impl Account {
         }
     }
 
+    /// A `delete` of this id was answered, which is over in any case. One that found nothing to end says nothing of
+    /// other ids: a failover may have taken back the renewal that gave the session this one.
+    pub(crate) fn deleted(&self, before: &Before, ending: Ending) {
+        if ending == Ending::Refused && !self.books().moved_since(before) {
+            return self.end(before, Ending::Done);
+        }
+        self.end(before, ending);
+        if ending == Ending::Refused {
+            let line = &mut self.books().lines[before.line];
+            for known in line.ids.iter_mut().filter(|known| known.id == before.id && known.state != IdState::Never) {
+                known.state = IdState::Over;
+            }
+        }
+    }
+
     pub(crate) fn revoking(&self, owner: OwnerNo) -> Revoking {
         let mut books = self.books();
         let mut threatened = Vec::new();
@@ -642,7 +668,7 @@ impl Books {
 
     fn break_line(&mut self, line: LineNo, promise: Promise, what: impl Into<String>) {
         if !std::mem::replace(&mut self.lines[line].broken, true) {
-            let what = format!("session {line}: {}", what.into());
+            let what = format!("session {line}: {} ({:?})", what.into(), self.lines[line]);
             self.breaches.push(Breach { promise, what });
         }
     }
@@ -729,10 +755,15 @@ impl Books {
         }
     }
 
+    /// Whether the session may have another id than when the call began.
+    fn moved_since(&self, before: &Before) -> bool {
+        let line = &self.lines[before.line];
+        before.moves.is_possible() || line.moves.begun != before.moves.begun || line.current != before.current
+    }
+
     fn saw_gone(&mut self, before: &Before) -> bool {
+        let moved = self.moved_since(before);
         let line = &mut self.lines[before.line];
-        let moved =
-            before.moves.is_possible() || line.moves.begun != before.moves.begun || line.current != before.current;
         let ended =
             line.ended.is_some() || line.gone || before.ends.is_possible() || line.ends.begun != before.ends.begun;
         let place = line.ids.iter().position(|known| known.id == before.id).unwrap();

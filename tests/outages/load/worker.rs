@@ -267,10 +267,11 @@ impl Worker {
         self.shared.account.ending(line);
         let store = Arc::clone(&self.store);
         let ending = match self.call(Verb::Delete, store.delete(&before.id, EndReason::Destroyed)).await {
-            Ok(_) => Ending::Done,
+            Ok(true) => Ending::Done,
+            Ok(false) => Ending::Refused,
             Err(error) => Ending::Failed(error.outcome()),
         };
-        self.shared.account.end(&before, ending);
+        self.shared.account.deleted(&before, ending);
     }
 
     async fn revoke(&mut self, line: LineNo) {
