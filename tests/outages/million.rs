@@ -160,7 +160,7 @@ mod mariadb {
     use super::*;
     use crate::servers::mariadb;
 
-    const ROWS: u64 = 50_000;
+    const ROWS: u64 = 20_000;
 
     fn insert(server: &MariaDb) {
         let record = record();
@@ -184,7 +184,7 @@ mod mariadb {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn fifty_thousand_expired_rows_go_and_no_live_one_does() {
+    async fn twenty_thousand_expired_rows_go_and_no_live_one_does() {
         let server = blocking(|| MariaDb::start().unwrap());
         let stores = two(async || mariadb(&server.url(), "").await).await;
         blocking(|| insert(&server));
@@ -199,7 +199,7 @@ mod mariadb {
         assert!(read_in_order < ROWS / 10, "one batch of the sweep reads {read_in_order} rows without an index");
 
         let (now, kept) = (ago(Duration::ZERO), ago(24 * HOUR));
-        let report = sweep_beside_live_traffic("MariaDB, fifty thousand rows", stores).await;
+        let report = sweep_beside_live_traffic("MariaDB, twenty thousand rows", stores).await;
         report.assert_flawless();
         assert_eq!(report.errors(), 0);
         let left = format!("(ended_at IS NULL AND sweep_at < {now}) OR ended_at < {kept}");

@@ -53,7 +53,8 @@ pub(super) fn test() -> Result<String> {
     if fs::exists(&report).unwrap_or(false) {
         fs::remove_file(&report).map_err(|e| format!("cannot remove {report}: {e}"))?;
     }
-    let outcome = Cmd::new("cargo nextest run --workspace --all-features").run();
+    // A failed test says what it found and where; behind a backtrace through the runtime that is hard to find in a log.
+    let outcome = Cmd::new("cargo nextest run --workspace --all-features").env("RUST_BACKTRACE", "0").run();
     let xml = fs::read_to_string(&report).map_err(|e| format!("no report of the tests in {report}: {e}"));
     let (table, untested) = xml.as_deref().map(backends::table).unwrap_or_default();
     if let Err(failure) = outcome {
