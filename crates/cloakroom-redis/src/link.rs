@@ -10,6 +10,7 @@ mod held;
 mod lane;
 mod node;
 mod open_error;
+mod sentinels;
 mod subscription;
 mod tls;
 
@@ -27,6 +28,7 @@ use self::cluster::Cluster;
 use self::connection::{Greeting, Mode};
 use self::lane::{Place, Route};
 use self::node::Node;
+use self::sentinels::Sentinels;
 use crate::fault::{Fault, Reaction};
 use crate::options::{RedisDurability, RedisOptions, Target};
 
@@ -90,11 +92,8 @@ impl Link {
                     primary: false,
                     ..greeting(Mode::Sentinel)
                 };
-                one(Place::Primary {
-                    service: service.clone(),
-                    sentinels: sentinels.clone(),
-                    greeting: Box::new(to_sentinel),
-                })
+                let sentinels = Sentinels::new(service.clone(), sentinels.clone(), to_sentinel);
+                one(Place::Primary(Box::new(sentinels)))
             }
             Target::Cluster { seeds } => Topology::Cluster(Arc::new(Cluster::new(
                 seeds.clone(),

@@ -6,15 +6,12 @@ use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
-use redis::{Pipeline, Value};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use super::connection::{Connection, Greeting, Mode, text};
+use super::connection::{Connection, Greeting};
 use super::open_error::{RedisOpenError, RedisOpenErrorKind};
-use crate::fault::Fault;
+use super::sentinels::Sentinels;
 use crate::options::Endpoint;
 
 /// One connection to a server, made by the first call that needs it and by whoever finds it lost.
@@ -37,11 +34,7 @@ pub(super) struct Route {
 pub(super) enum Place {
     Fixed(Endpoint),
     /// Wherever the Sentinels say that the primary is.
-    Primary {
-        service: String,
-        sentinels: Vec<Endpoint>,
-        greeting: Box<Greeting>,
-    },
+    Primary(Box<Sentinels>),
 }
 
 #[derive(Default)]
@@ -183,30 +176,22 @@ impl Route {
     async fn connect(&self) -> Result<Connection, RedisOpenError> {
         match &self.place {
             Place::Fixed(endpoint) => Connection::open(endpoint, &self.greeting).await,
-            Place::Primary { service, sentinels, greeting } => {
-                self.connect_to_primary(service, sentinels, greeting).await
-            }
+            Place::Primary(sentinels) => self.connect_to_primary(sentinels).await,
         }
     }
 
     /// During a failover the Sentinels go on naming the old primary for a while: they are asked
     /// again until they name one that says itself that it is, or the time is up.
-    async fn connect_to_primary(
-        &self,
-        service: &str,
-        sentinels: &[Endpoint],
-        greeting: &Greeting,
-    ) -> Result<Connection, RedisOpenError> {
+    async fn connect_to_primary(&self, sentinels: &Sentinels) -> Result<Connection, RedisOpenError> {
         // A server that does not answer must not cost the time in which another takes over.
         let patience = (self.connect_timeout / 4).max(Duration::from_millis(250));
         let started = Instant::now();
         for failures in 0.. {
-            let named = newest(sentinels.iter().map(|sentinel| ask(sentinel, greeting, service)), patience).await;
-            let primary = named.map_err(|error| error.unwrap_or_else(|| self.too_slow()))?.primary;
-            let error = match timeout(patience, Connection::open(&primary, &self.greeting)).await {
-                Ok(Ok(connection)) => return Ok(connection),
-                Ok(Err(error)) => error,
-                Err(_) => silent(&primary),
+            let candidates = sentinels.candidates(patience).await;
+            let candidates = candidates.map_err(|error| error.unwrap_or_else(|| self.too_slow()))?;
+            let error = match self.try_each(&candidates.believed, patience).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => candidates.explain(error),
             };
             let passes = matches!(error.kind(), RedisOpenErrorKind::NotPrimary | RedisOpenErrorKind::Unreachable);
             let pause = pause(failures, Lane::LONGEST_PAUSE);
@@ -216,6 +201,21 @@ impl Route {
             sleep(pause).await;
         }
         Err(self.too_slow())
+    }
+
+    async fn try_each(&self, candidates: &[Endpoint], patience: Duration) -> Result<Connection, RedisOpenError> {
+        let mut error = None;
+        for candidate in candidates {
+            match timeout(patience, Connection::open(candidate, &self.greeting)).await {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(cause)) => error = error.or(Some(cause)),
+                Err(_) => error = error.or_else(|| Some(silent(candidate))),
+            }
+        }
+        Err(error.unwrap_or_else(|| {
+            let message = "no Sentinel that answers has heard of the last failover yet";
+            RedisOpenError::new(RedisOpenErrorKind::Unreachable, self, message)
+        }))
     }
 
     pub(super) fn too_slow(&self) -> RedisOpenError {
@@ -232,78 +232,11 @@ impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
             Place::Fixed(endpoint) => endpoint.fmt(f),
-            Place::Primary { service, .. } => write!(f, "{service} (found by its Sentinels)"),
+            Place::Primary(sentinels) => sentinels.fmt(f),
         }
     }
 }
 
 fn silent(endpoint: &Endpoint) -> RedisOpenError {
     RedisOpenError::new(RedisOpenErrorKind::Unreachable, endpoint, "the server takes connections and does not answer")
-}
-
-/// Where a Sentinel says that the primary is.
-struct Named {
-    primary: Endpoint,
-    /// Goes up with every failover. 0 where the Sentinel's ACL keeps it from us.
-    epoch: u64,
-}
-
-/// The answer that knows of most failovers.
-///
-/// A primary that died and came back empty says that it is one, and so does a Sentinel that has not heard of the
-/// failover. What most of them know is not missed, as most are heard, if so many answer in time.
-async fn newest(
-    asked: impl Iterator<Item = impl Future<Output = Result<Named, RedisOpenError>>>,
-    patience: Duration,
-) -> Result<Named, Option<RedisOpenError>> {
-    let mut asked: FuturesUnordered<_> = asked.collect();
-    let most = asked.len() / 2 + 1;
-    let deadline = Instant::now() + patience;
-    let (mut heard, mut newest, mut error) = (0, None::<Named>, None);
-    while heard < most
-        && let Ok(Some(answer)) = timeout_at(deadline, asked.next()).await
-    {
-        match answer {
-            Ok(named) => {
-                heard += 1;
-                newest = newest.filter(|newest| newest.epoch >= named.epoch).or(Some(named));
-            }
-            Err(cause) => error = error.or(Some(cause)),
-        }
-    }
-    newest.ok_or(error)
-}
-
-/// Asks this Sentinel.
-async fn ask(sentinel: &Endpoint, greeting: &Greeting, service: &str) -> Result<Named, RedisOpenError> {
-    debug_assert_eq!(greeting.mode, Mode::Sentinel);
-    let connection = Connection::open(sentinel, greeting).await?;
-    let mut packet = Pipeline::new();
-    packet.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(service);
-    packet.cmd("SENTINEL").arg("MASTER").arg(service);
-    let fault = |fault: &Fault| RedisOpenError::from_fault(RedisOpenErrorKind::Refused, sentinel, fault);
-    let wrong = || fault(&Fault::wrong_answer("SENTINEL GET-MASTER-ADDR-BY-NAME"));
-    let answers = connection.exchange(&mut packet, 0, Duration::from_secs(60)).await.map_err(|error| fault(&error))?;
-    let [address, state] = answers.as_slice() else { return Err(wrong()) };
-    if let Value::ServerError(error) = address {
-        return Err(RedisOpenError::refused(sentinel, error));
-    }
-    if *address == Value::Nil {
-        let message =
-            "the Sentinel does not watch the service that the URL names (`SENTINEL MASTERS` lists those it does)";
-        return Err(RedisOpenError::new(RedisOpenErrorKind::UnknownService, sentinel, message));
-    }
-    let Value::Array(parts) = address else { return Err(wrong()) };
-    let [host, port] = parts.as_slice() else { return Err(wrong()) };
-    let host = text(host).filter(|host| !host.is_empty());
-    let port = text(port).and_then(|port| port.parse().ok());
-    let (Some(host), Some(port)) = (host, port) else { return Err(wrong()) };
-    let primary = Endpoint::Tcp { host: host.to_owned(), port };
-    Ok(Named { primary, epoch: config_epoch(state).unwrap_or_default() })
-}
-
-fn config_epoch(state: &Value) -> Option<u64> {
-    let Value::Map(fields) = state else { return None };
-    let (_, epoch) = fields.iter().find(|(name, _)| text(name) == Some("config-epoch"))?;
-    text(epoch)?.parse().ok()
 }

@@ -53,6 +53,12 @@ impl RedisOpenError {
         Self { kind, place: place.to_string(), message: message.into(), source: None }
     }
 
+    /// The same, with this behind the name of the place.
+    pub(crate) fn at(mut self, note: impl fmt::Display) -> Self {
+        self.place = format!("{} ({note})", self.place);
+        self
+    }
+
     pub(crate) fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
         self.source = Some(Arc::new(source));
         self

@@ -51,6 +51,25 @@ async fn a_failover_is_followed_and_what_was_acknowledged_survives_it() {
     assert!(error.to_string().contains("of 2 replicas acknowledged"), "{error}");
 }
 
+/// What the store needs to be granted by Sentinels.
+const RIGHTS: [&str; 3] = ["+ping", "+sentinel|get-master-addr-by-name", "+sentinel|master"];
+
+fn grant(sentinel: &Redis, user: &str, rights: &[&str]) {
+    let rules = [&["ACL", "SETUSER", user, "on", ">s3cret", "-@all"], rights].concat();
+    sentinel.command(&rules).unwrap();
+}
+
+/// Where these Sentinels lead, as the user of their own.
+fn led_by(sentinels: &[&Redis], server: &Redis, user: &str) -> String {
+    let hosts: Vec<_> = sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port())).collect();
+    format!(
+        "redis+sentinel://default:{}@{}/{}?sentinel_username={user}&sentinel_password=s3cret",
+        server.password(),
+        hosts.join(","),
+        Sentinel::SERVICE
+    )
+}
+
 /// What a failover replaced comes back empty and calls itself a primary, and a Sentinel that has not
 /// heard of the failover names it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -62,10 +81,15 @@ async fn a_sentinel_that_missed_the_failover_leads_nobody_to_the_old_primary() {
         group.await_failover(first).unwrap();
         let old = Redis::builder().password(first.password()).start().unwrap();
         let behind = Sentinel::watching(&old, group.sentinels()[0].password()).unwrap();
+        for sentinel in group.sentinels().iter().chain([&behind]) {
+            grant(sentinel, "cloakroom", &RIGHTS);
+        }
         (group, old, behind)
     });
-    let with_one_behind = group.url().replacen('@', &format!("@127.0.0.1:{},", behind.port()), 1);
-    let options = options(&with_one_behind);
+    let [one, two, three] = group.sentinels() else { panic!("there are three Sentinels") };
+    let options = options(&led_by(&[&behind, one, two, three], &old, "cloakroom"));
+    // So that no Sentinel of a busy machine is given up.
+    let options = options.with_connect_timeout(Duration::from_secs(30));
     let store = options.clone().open().await.unwrap();
     let (id, record) = file(&store).await;
     for _ in 0..40 {
@@ -73,30 +97,44 @@ async fn a_sentinel_that_missed_the_failover_leads_nobody_to_the_old_primary() {
         assert_live(store.load(&id).await.unwrap(), &record);
         store.close().await;
     }
-    drop(old);
 }
 
+/// Two of two know no number. The one that was set up anew names what is no primary; the other one leads there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_user_who_may_only_ask_for_the_primary_is_enough() {
-    const ASKS: &str = "+hello +auth +ping +client|setname +sentinel|get-master-addr-by-name";
-    let (server, sentinel) = tokio::task::block_in_place(|| {
-        let server = Redis::start().unwrap();
-        let sentinel = Sentinel::watching(&server, "operator").unwrap();
-        for (user, rights) in [("newest", format!("{ASKS} +sentinel|master")), ("any", ASKS.to_owned())] {
-            let rules = [["ACL", "SETUSER", user, "on", ">s3cret", "-@all"].to_vec(), rights.split(' ').collect()];
-            sentinel.command(&rules.concat()).unwrap();
+async fn sentinels_that_may_not_tell_of_failovers_lead_to_whatever_is_a_primary() {
+    let (primary, replica, sentinels) = tokio::task::block_in_place(|| {
+        let primary = Redis::start().unwrap();
+        let replica = Redis::builder().password(primary.password());
+        let replica = replica.config(format!("replicaof 127.0.0.1 {}", primary.port())).start().unwrap();
+        let right = Sentinel::watching(&primary, "one").unwrap();
+        let wrong = Sentinel::watching(&primary, "two").unwrap();
+        let port = replica.port().to_string();
+        let auth = ["SENTINEL", "SET", Sentinel::SERVICE, "auth-pass", primary.password()];
+        for words in [
+            &["SENTINEL", "REMOVE", Sentinel::SERVICE][..],
+            &["SENTINEL", "MONITOR", Sentinel::SERVICE, "127.0.0.1", &port, "2"],
+            &auth,
+        ] {
+            wrong.command(words).unwrap();
         }
-        (server, sentinel)
+        for sentinel in [&right, &wrong] {
+            grant(sentinel, "cloakroom", &RIGHTS[..2]);
+        }
+        (primary, replica, [right, wrong])
     });
-    for user in ["newest", "any"] {
-        let url = format!(
-            "redis+sentinel://default:{}@127.0.0.1:{}/{}?sentinel_username={user}&sentinel_password=s3cret",
-            server.password(),
-            sentinel.port(),
-            Sentinel::SERVICE
-        );
-        let store = options(&url).open().await.unwrap();
+    let [right, wrong] = &sentinels;
+    for _ in 0..10 {
+        let store = options(&led_by(&[wrong, right], &primary, "cloakroom")).open().await.unwrap();
         let (id, record) = file(&store).await;
         assert_live(store.load(&id).await.unwrap(), &record);
     }
+    // Where nothing is a primary, the error says what else was named.
+    tokio::task::block_in_place(|| primary.kill().unwrap());
+    let options = options(&led_by(&[wrong, right], &primary, "cloakroom"));
+    let error = options.with_connect_timeout(Duration::from_secs(1)).open().await.unwrap_err();
+    let text = error.to_string();
+    for port in [primary.port(), replica.port()] {
+        assert!(text.contains(&format!("127.0.0.1:{port}")), "{text}");
+    }
+    assert!(text.contains("do not agree"), "{text}");
 }
