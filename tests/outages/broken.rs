@@ -36,6 +36,8 @@ pub(crate) enum Defect {
     RenewLoses,
     /// Loses a session.
     LosesSessions,
+    /// Takes what was renewed for what ended.
+    DeletesOneId,
     /// Leaves one session of the principal alive.
     RevokesAllButOne,
     /// Leaves a session out of the list.
@@ -165,6 +167,9 @@ impl SessionStore for Broken {
     }
 
     async fn delete(&self, id: &SessionId, reason: EndReason) -> Result<bool, StoreError> {
+        if self.defect == Defect::DeletesOneId && self.inner.load(id).await? == Load::Gone(Some(EndReason::Renewed)) {
+            return Ok(false);
+        }
         self.inner.delete(id, reason).await
     }
 

@@ -81,9 +81,16 @@ async fn kill(load: &Running, primary: &Redis, replicas: &[&Redis], state: Repli
     killed
 }
 
-fn tell(title: &str, report: &Report, killed: Instant) -> Duration {
+/// When the primary was killed, and when everything answered again.
+#[derive(Clone, Copy)]
+struct Outage {
+    killed: Instant,
+    back: Instant,
+}
+
+fn tell(title: &str, report: &Report, Outage { killed, back }: Outage) -> Duration {
     let (first, last) = (report.first_answer(killed).unwrap(), report.last_error(killed).unwrap_or_default());
-    let away = report.away(killed);
+    let away = report.away(killed, back);
     eprintln!(
         "{}  first answer after {first:.1?}, last error after {last:.1?}, nobody waits after {away:.1?}",
         report.text(title)
@@ -115,10 +122,10 @@ mod sentinel {
     }
 
     /// The same, until everything answers again.
-    async fn fail_over(load: &Running, group: &Sentinel, state: Replicas) -> Instant {
+    async fn fail_over(load: &Running, group: &Sentinel, state: Replicas) -> Outage {
         let killed = take_over(load, group, state).await;
         load.back().await;
-        killed
+        Outage { killed, back: Instant::now() }
     }
 
     async fn start(group: &Sentinel, durability: &str) -> Running {
@@ -133,7 +140,7 @@ mod sentinel {
         let group = blocking(|| Sentinel::start().unwrap());
         let dead = blocking(|| group.primary().unwrap());
         let load = start(&group, ACKED).await;
-        let killed = fail_over(&load, &group, Replicas::InSync).await;
+        let outage = fail_over(&load, &group, Replicas::InSync).await;
         // What died comes back empty, and has nothing to say.
         blocking(|| {
             bring_back(dead, NOT_CHOSEN);
@@ -141,7 +148,7 @@ mod sentinel {
         });
         load.answers(500).await;
         let report = load.stop().await;
-        let back = tell("Sentinel, acked", &report, killed);
+        let back = tell("Sentinel, acked", &report, outage);
         report.assert_acknowledged();
         assert!(back <= BOUND, "the service was away for {back:?}, longer than {BOUND:?}");
     }
@@ -158,8 +165,9 @@ mod sentinel {
             group.await_stable().unwrap();
         });
         load.back().await;
+        let outage = Outage { killed, back: Instant::now() };
         let report = load.stop().await;
-        tell("Sentinel, acked, replicas behind", &report, killed);
+        tell("Sentinel, acked, replicas behind", &report, outage);
         report.assert_acknowledged();
     }
 
@@ -168,9 +176,9 @@ mod sentinel {
         let group = blocking(|| Sentinel::start().unwrap());
         let load = under_load(two(async || redis(&group.url(), ASYNC).await).await);
         load.answers(2_000).await;
-        let killed = fail_over(&load, &group, UNCOPIED).await;
+        let outage = fail_over(&load, &group, UNCOPIED).await;
         let report = load.stop().await;
-        let back = tell("Sentinel, async, replicas behind", &report, killed);
+        let back = tell("Sentinel, async, replicas behind", &report, outage);
         report.assert_only_losses();
         assert!(report.broke(Promise::EndedStaysEnded) > 0, "the outage was none: nothing was lost");
         assert!(back <= BOUND, "the service was away for {back:?}, longer than {BOUND:?}");
@@ -182,9 +190,9 @@ mod sentinel {
         let group = blocking(|| Sentinel::start().unwrap());
         let load = under_load(under_ledgers(&group.url(), &directory).await);
         load.answers(2_000).await;
-        let killed = fail_over(&load, &group, UNCOPIED).await;
+        let outage = fail_over(&load, &group, UNCOPIED).await;
         let report = load.stop().await;
-        tell("Sentinel, epoch, replicas behind", &report, killed);
+        tell("Sentinel, epoch, replicas behind", &report, outage);
         // Lists may still hold a session whose last renewal was lost, though no token opens it.
         report.assert_kept(|promise| matches!(promise, Promise::EndedStaysEnded | Promise::OneIdIsLive));
         report.assert_only_losses();
@@ -223,7 +231,7 @@ mod cluster {
         (primary, killed)
     }
 
-    async fn acked(state: Replicas) -> (Report, Instant) {
+    async fn acked(state: Replicas) -> (Report, Outage) {
         let cluster = start().await;
         let stores = two(async || redis(&cluster.url(), ACKED).await).await;
         let load = under_load(stores);
@@ -235,20 +243,21 @@ mod cluster {
             cluster.await_stable().unwrap();
         });
         load.back().await;
-        (load.stop().await, killed)
+        let outage = Outage { killed, back: Instant::now() };
+        (load.stop().await, outage)
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn with_acked_durability_nothing_is_lost() {
-        let (report, killed) = acked(Replicas::InSync).await;
-        tell("Cluster, acked", &report, killed);
+        let (report, outage) = acked(Replicas::InSync).await;
+        tell("Cluster, acked", &report, outage);
         report.assert_acknowledged();
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn with_acked_durability_nothing_is_lost_when_the_replicas_are_behind() {
-        let (report, killed) = acked(UNACKED).await;
-        tell("Cluster, acked, replicas behind", &report, killed);
+        let (report, outage) = acked(UNACKED).await;
+        tell("Cluster, acked, replicas behind", &report, outage);
         report.assert_acknowledged();
     }
 
@@ -259,8 +268,9 @@ mod cluster {
         load.answers(2_000).await;
         let (_, killed) = fail_over(&load, &cluster, UNCOPIED).await;
         load.back().await;
+        let outage = Outage { killed, back: Instant::now() };
         let report = load.stop().await;
-        let back = tell("Cluster, async, replicas behind", &report, killed);
+        let back = tell("Cluster, async, replicas behind", &report, outage);
         report.assert_only_losses();
         assert!(report.broke(Promise::EndedStaysEnded) > 0, "the outage was none: nothing was lost");
         assert!(back <= BOUND, "the service was away for {back:?}, longer than {BOUND:?}");
@@ -274,8 +284,9 @@ mod cluster {
         load.answers(2_000).await;
         let (_, killed) = fail_over(&load, &cluster, UNCOPIED).await;
         load.back().await;
+        let outage = Outage { killed, back: Instant::now() };
         let report = load.stop().await;
-        tell("Cluster, epoch, replicas behind", &report, killed);
+        tell("Cluster, epoch, replicas behind", &report, outage);
         // Lists may still hold a session whose last renewal was lost, though no token opens it.
         report.assert_kept(|promise| matches!(promise, Promise::EndedStaysEnded | Promise::OneIdIsLive));
         report.assert_only_losses();

@@ -132,6 +132,7 @@ mod catches {
         a_renewal_that_leaves_the_old_id: RenewCopies => EndedStaysEnded | RecordsAreTheirOwn;
         a_renewal_that_loses_the_session: RenewLoses => SessionsAreKept;
         sessions_that_are_lost: LosesSessions => SessionsAreKept;
+        a_sign_out_that_stops_at_a_renewed_id: DeletesOneId => EndedStaysEnded | ListsForgetTheEnded;
         a_revocation_that_leaves_one_out: RevokesAllButOne => EndedStaysEnded | ListsForgetTheEnded;
         a_list_that_leaves_one_out: ListsTooFew => SessionsAreKept;
         a_write_that_was_denied_and_done: LiesAboutFailure => NotDoneIsNotDone;

@@ -110,6 +110,8 @@ enum Born {
 struct Known {
     id: SessionId,
     state: IdState,
+    /// Whoever filed the session under it was told so.
+    acknowledged: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +129,8 @@ enum IdState {
 impl fmt::Debug for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { owner, owner_unclear, born, current, moves, ends, ended, gone, revision, .. } = self;
-        let ids: Vec<_> = self.ids.iter().map(|known| known.state).collect();
+        let told = |known: &Known| if known.acknowledged { "acknowledged" } else { "seen or not" };
+        let ids: Vec<_> = self.ids.iter().map(|known| (known.state, told(known))).collect();
         write!(f, "born {born:?}, ids {ids:?} of which {current} is current, renewals {moves:?}, ends {ends:?}, ")?;
         write!(f, "ended {ended:?}, gone {gone}, owner {owner:?}, {owner_unclear} unclear, revision {revision}")
     }
@@ -307,7 +310,7 @@ impl Account {
             owner_epoch: 0,
             owner_unclear: 0,
             born: Born::Perhaps,
-            ids: vec![Known { id, state: IdState::Perhaps }],
+            ids: vec![Known { id, state: IdState::Perhaps, acknowledged: false }],
             current: 0,
             moves: Tally::default(),
             ends: Tally::default(),
@@ -334,6 +337,7 @@ impl Account {
             Ending::Done => {
                 line.born = Born::Yes;
                 line.ids[0].state = IdState::Lived;
+                line.ids[0].acknowledged = true;
                 line.revision = line.revision.max(Revision::FIRST.as_u64());
             }
             Ending::Refused | Ending::Failed(WriteOutcome::NotDone) => {
@@ -355,6 +359,15 @@ impl Account {
         let books = self.books();
         let place = books.lines[before.line].ids.iter().position(|known| known.id == before.id).unwrap();
         books.before(before.line, place)
+    }
+
+    /// For a call on an id that the session has or had, chosen by this number, as of a request that was slow.
+    pub(crate) fn before_any(&self, line: LineNo, choice: u64) -> Before {
+        let books = self.books();
+        let kept = &books.lines[line];
+        let known: Vec<usize> = (0..kept.ids.len()).filter(|place| kept.ids[*place].acknowledged).collect();
+        let place = known.get((choice % known.len().max(1) as u64) as usize).copied().unwrap_or(kept.current);
+        books.before(line, place)
     }
 
     /// What somebody read of a session while it lived.
@@ -435,7 +448,7 @@ impl Account {
         let new = id(principal.as_ref());
         let line = &mut books.lines[before.line];
         line.moves.begin();
-        line.ids.push(Known { id: new, state: IdState::Perhaps });
+        line.ids.push(Known { id: new, state: IdState::Perhaps, acknowledged: false });
         let place = line.ids.len() - 1;
         if owner.is_some() {
             line.owner_epoch += 1;
@@ -462,6 +475,7 @@ impl Account {
                 if line.ids[moving.place].state == IdState::Perhaps {
                     line.ids[moving.place].state = IdState::Lived;
                 }
+                line.ids[moving.place].acknowledged = true;
                 line.current = line.current.max(moving.place);
             }
             Ending::Refused | Ending::Failed(WriteOutcome::NotDone) => {
@@ -496,18 +510,18 @@ impl Account {
         }
     }
 
-    /// A `delete` of this id was answered, which is over in any case. One that found nothing to end says nothing of
-    /// other ids: a failover may have taken back the renewal that gave the session this one.
+    /// A `delete` of this id was answered. That there was nothing to end is said of what it was renewed to as well; but
+    /// where a failover took back the renewal to this id, which was seen and not acknowledged, not of the one before.
     pub(crate) fn deleted(&self, before: &Before, ending: Ending) {
-        if ending == Ending::Refused && !self.books().moved_since(before) {
+        let acknowledged = self.books().known(before).acknowledged;
+        if ending == Ending::Refused && acknowledged {
             return self.end(before, Ending::Done);
         }
         self.end(before, ending);
-        if ending == Ending::Refused {
-            let line = &mut self.books().lines[before.line];
-            for known in line.ids.iter_mut().filter(|known| known.id == before.id && known.state != IdState::Never) {
-                known.state = IdState::Over;
-            }
+        let mut books = self.books();
+        let known = books.known(before);
+        if ending == Ending::Refused && known.state != IdState::Never {
+            known.state = IdState::Over;
         }
     }
 
@@ -644,7 +658,7 @@ impl Books {
 
     fn before(&self, line: LineNo, place: usize) -> Before {
         let kept = &self.lines[line];
-        let Known { id, state } = kept.ids[place];
+        let Known { id, state, .. } = kept.ids[place];
         Before {
             line,
             id,
@@ -657,6 +671,11 @@ impl Books {
             ends: kept.ends,
             moves: kept.moves,
         }
+    }
+
+    fn known(&mut self, before: &Before) -> &mut Known {
+        let ids = &mut self.lines[before.line].ids;
+        ids.iter_mut().find(|known| known.id == before.id).unwrap()
     }
 
     fn over(&mut self, line: LineNo) {
@@ -755,15 +774,10 @@ impl Books {
         }
     }
 
-    /// Whether the session may have another id than when the call began.
-    fn moved_since(&self, before: &Before) -> bool {
-        let line = &self.lines[before.line];
-        before.moves.is_possible() || line.moves.begun != before.moves.begun || line.current != before.current
-    }
-
     fn saw_gone(&mut self, before: &Before) -> bool {
-        let moved = self.moved_since(before);
         let line = &mut self.lines[before.line];
+        let moved =
+            before.moves.is_possible() || line.moves.begun != before.moves.begun || line.current != before.current;
         let ended =
             line.ended.is_some() || line.gone || before.ends.is_possible() || line.ends.begun != before.ends.begun;
         let place = line.ids.iter().position(|known| known.id == before.id).unwrap();

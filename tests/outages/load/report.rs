@@ -103,11 +103,12 @@ impl Report {
         errors.filter_map(|sample| (sample.begun + sample.took).checked_duration_since(since)).max()
     }
 
-    /// From this moment to the end of the last call that began before the service was back: that failed,
-    /// or was held until there was somebody to answer it.
-    pub(crate) fn away(&self, since: Instant) -> Duration {
+    /// From this moment to the end of the last call that began before the service was back, as it was by then: that
+    /// failed, or was held until there was somebody to answer it.
+    pub(crate) fn away(&self, since: Instant, back: Instant) -> Duration {
         const HELD: Duration = Duration::from_millis(500);
-        let hit = self.samples.iter().filter(|sample| sample.error.is_some() || sample.took >= HELD);
+        let before = self.samples.iter().filter(|sample| sample.begun < back);
+        let hit = before.filter(|sample| sample.error.is_some() || sample.took >= HELD);
         let ends = hit.filter_map(|sample| (sample.begun + sample.took).checked_duration_since(since));
         ends.max().unwrap_or_default()
     }
