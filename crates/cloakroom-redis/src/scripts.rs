@@ -48,6 +48,7 @@ scripts! {
     RENEW = "index.lua" "renew.lua";
     PREPARE = "index.lua" "prepare.lua";
     COMMIT = "index.lua" "commit.lua";
+    COMMITTED = "committed.lua";
     FINALIZE = "index.lua" "finalize.lua";
     ABANDON = "index.lua" "abandon.lua";
     DELETE = "index.lua" "delete.lua";

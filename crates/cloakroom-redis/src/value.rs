@@ -12,9 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use cloakroom_core::clock::from_unix_millis;
-use cloakroom_core::{
-    DecodeError, EndReason, Ended, Handle, Load, Record, Revision, SessionId, StoreError, Stored, Verb,
-};
+use cloakroom_core::{DecodeError, EndReason, Ended, Handle, Load, Record, Revision, StoreError, Stored, Verb};
 
 const LIVE: u8 = 1;
 const PENDING: u8 = 2;
@@ -83,16 +81,6 @@ pub(crate) fn live(revision: Revision, record: &Record) -> Vec<u8> {
 /// How the value of a live record at this revision begins, if this release may write over it.
 pub(crate) fn start(revision: Revision) -> Vec<u8> {
     [&[LIVE][..], &revision.as_u64().to_be_bytes(), &[Record::FORMAT]].concat()
-}
-
-/// The id that the session under this value was renewed to.
-pub(crate) fn successor(value: &[u8]) -> Option<SessionId> {
-    if value.first() != Some(&ENDED) || value.get(1).copied().and_then(EndReason::from_byte) != Some(EndReason::Renewed)
-    {
-        return None;
-    }
-    let bytes: [u8; SessionId::LEN] = value.get(10 + Handle::LEN..)?.try_into().ok()?;
-    Some(SessionId::from_bytes(bytes))
 }
 
 /// The longest beginning of a value that tells whose it is and what became of it.
@@ -170,7 +158,6 @@ mod tests {
             let mut bytes = value.to_vec();
             bytes[0] = byte;
             drop(Found::of(&bytes.clone().into(), UNIX_EPOCH, Verb::Load));
-            assert!(successor(&bytes).is_none());
             assert!(end_of(&bytes, record.handle(), UNIX_EPOCH, Duration::ZERO).is_none_or(|end| end == End::Live));
             bytes[0] = LIVE;
             bytes[RECORD] = byte;

@@ -193,9 +193,8 @@ impl Route {
                 Ok(connection) => return Ok(connection),
                 Err(error) => candidates.explain(error),
             };
-            let passes = matches!(error.kind(), RedisOpenErrorKind::NotPrimary | RedisOpenErrorKind::Unreachable);
             let pause = pause(failures, Lane::LONGEST_PAUSE);
-            if !passes || started.elapsed() + pause + patience >= self.connect_timeout {
+            if !passes(&error) || started.elapsed() + pause + patience >= self.connect_timeout {
                 return Err(error);
             }
             sleep(pause).await;
@@ -206,11 +205,12 @@ impl Route {
     async fn try_each(&self, candidates: &[Endpoint], patience: Duration) -> Result<Connection, RedisOpenError> {
         let mut error = None;
         for candidate in candidates {
-            match timeout(patience, Connection::open(candidate, &self.greeting)).await {
+            let cause = match timeout(patience, Connection::open(candidate, &self.greeting)).await {
                 Ok(Ok(connection)) => return Ok(connection),
-                Ok(Err(cause)) => error = error.or(Some(cause)),
-                Err(_) => error = error.or_else(|| Some(silent(candidate))),
-            }
+                Ok(Err(cause)) => cause,
+                Err(_) => silent(candidate),
+            };
+            error = error.filter(|error| passes(error) || !passes(&cause)).or(Some(cause));
         }
         Err(error.unwrap_or_else(|| {
             let message = "no Sentinel that answers has heard of the last failover yet";
@@ -235,6 +235,11 @@ impl fmt::Display for Route {
             Place::Primary(sentinels) => sentinels.fmt(f),
         }
     }
+}
+
+/// Whether it is what a failover that is under way looks like.
+fn passes(error: &RedisOpenError) -> bool {
+    matches!(error.kind(), RedisOpenErrorKind::NotPrimary | RedisOpenErrorKind::Unreachable)
 }
 
 fn silent(endpoint: &Endpoint) -> RedisOpenError {

@@ -1,6 +1,6 @@
 //! Which server is the primary, by what its Sentinels say.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -15,10 +15,10 @@ use super::open_error::{RedisOpenError, RedisOpenErrorKind};
 use crate::fault::Fault;
 use crate::options::Endpoint;
 
-/// For so long what a failover replaced may say that it is a primary, if it is back: Sentinels turn it into a replica
-/// 8 seconds after they see it do so, and look every 10.
+/// For so long a failover that was heard of is not forgotten. Sentinels tell each other of it every 2 seconds, and what
+/// it replaced may call itself a primary for up to 20 after it is back.
 const FRESH: Duration = Duration::from_secs(20);
-/// The longest to wait for more answers when there is one.
+/// The longest to wait for more answers after the first.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// The Sentinels of a service.
@@ -104,12 +104,16 @@ async fn hear<T, E>(
 ) -> Result<Vec<T>, Option<E>> {
     let mut asked: FuturesUnordered<_> = asked.collect();
     let most = asked.len() / 2 + 1;
-    let begun = Instant::now();
+    let mut deadline = Instant::now() + patience;
     let (mut heard, mut error) = (Vec::new(), None);
     while heard.len() < most {
-        let patience = if heard.is_empty() { patience } else { patience.min(GRACE) };
-        match timeout_at(begun + patience, asked.next()).await {
-            Ok(Some(Ok(answer))) => heard.push(answer),
+        match timeout_at(deadline, asked.next()).await {
+            Ok(Some(Ok(answer))) => {
+                if heard.is_empty() {
+                    deadline = Instant::now() + GRACE.min(patience / 2);
+                }
+                heard.push(answer);
+            }
             Ok(Some(Err(cause))) => error = error.or(Some(cause)),
             Ok(None) | Err(_) => break,
         }
@@ -120,17 +124,23 @@ async fn hear<T, E>(
 /// What died and came back empty says that it is a primary, and a Sentinel that has not heard of the failover names it. So
 /// only what has the highest number counts.
 fn elect(named: &[Named], least: u64) -> Candidates {
-    let mut votes: BTreeMap<(bool, String), (usize, &Endpoint)> = BTreeMap::new();
-    for Named { primary, epoch } in named {
-        votes.entry((*epoch >= least, primary.to_string())).or_insert((0, primary)).0 += 1;
+    let counts = |named: &&Named| named.epoch >= least;
+    let votes = |primary: &Endpoint| named.iter().filter(counts).filter(|named| named.primary == *primary).count();
+    let mut believed = distinct(named.iter().filter(counts));
+    believed.sort_by_key(|primary| Reverse(votes(primary)));
+    let mut disbelieved = distinct(named.iter().filter(|named| !counts(named)));
+    disbelieved.retain(|primary| !believed.contains(primary));
+    Candidates { believed, disbelieved }
+}
+
+fn distinct<'n>(named: impl Iterator<Item = &'n Named>) -> Vec<Endpoint> {
+    let mut primaries = Vec::new();
+    for Named { primary, .. } in named {
+        if !primaries.contains(primary) {
+            primaries.push(primary.clone());
+        }
     }
-    let mut votes: Vec<_> =
-        votes.into_iter().map(|((believed, _), (count, primary))| (believed, count, primary)).collect();
-    votes.sort_by_key(|(_, count, _)| std::cmp::Reverse(*count));
-    let those =
-        |wanted| votes.iter().filter(move |(believed, ..)| *believed == wanted).map(|(.., primary)| (*primary).clone());
-    let believed: Vec<_> = those(true).collect();
-    Candidates { disbelieved: those(false).filter(|primary| !believed.contains(primary)).collect(), believed }
+    primaries
 }
 
 fn config_epoch(state: &Value) -> Option<u64> {
@@ -144,7 +154,11 @@ impl Candidates {
     pub(super) fn explain(&self, error: RedisOpenError) -> RedisOpenError {
         let others = self.believed.iter().skip(1).chain(&self.disbelieved).map(Endpoint::to_string);
         let others = others.collect::<Vec<_>>().join(", ");
-        if others.is_empty() { error } else { error.at(format!("the Sentinels do not agree: others name {others}")) }
+        match (others.is_empty(), self.believed.is_empty()) {
+            (true, _) => error,
+            (false, true) => error.at(format!("they name {others}")),
+            (false, false) => error.at(format!("the Sentinels do not agree: others name {others}")),
+        }
     }
 }
 
@@ -253,7 +267,7 @@ mod tests {
     async fn more_than_half_are_heard_and_what_is_silent_is_not_waited_for() {
         use Asked::{After, Answers, IsSilent, Refuses};
         let (second, soon) = (Duration::from_secs(1), Duration::from_millis(100));
-        let cases: [(&[Asked], Heard, Duration); 9] = [
+        let cases: [(&[Asked], Heard, Duration); 10] = [
             (&[Answers(1)], Ok(&[1]), Duration::ZERO),
             (&[Answers(1), IsSilent, Answers(2)], Ok(&[1, 2]), Duration::ZERO),
             (&[Answers(1), Refuses, Answers(2)], Ok(&[1, 2]), Duration::ZERO),
@@ -261,7 +275,8 @@ mod tests {
             // Fewer than that, and no more come, or not in time.
             (&[Refuses, Answers(1), Refuses], Ok(&[1]), Duration::ZERO),
             (&[Answers(1), IsSilent], Ok(&[1]), GRACE),
-            (&[After(GRACE + soon, 1), IsSilent], Ok(&[1]), GRACE + soon),
+            (&[After(GRACE + soon, 1), IsSilent], Ok(&[1]), 2 * GRACE + soon),
+            (&[After(GRACE + soon, 1), After(GRACE + 2 * soon, 2)], Ok(&[1, 2]), GRACE + 2 * soon),
             (&[Refuses, IsSilent], Err(Some("refused")), second),
             (&[IsSilent], Err(None), second),
         ];

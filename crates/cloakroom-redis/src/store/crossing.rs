@@ -8,8 +8,8 @@
 //!    return: from here on the new id is the live one.
 //! 3. `finalize` says so at the new id.
 //!
-//! Whoever meets a pending record looks at the old id: if that names the new one, they do the third
-//! step themselves and go on; else the session is still under the old id. So every observer sees
+//! Whoever meets a pending record looks at the old id: if that names the new one, and as many replicas know it as have to,
+//! they do the third step themselves and go on; else the session is still under the old id. So every observer sees
 //! exactly one of the two live, and a process that dies after any step leaves the one or the other.
 //! The second step is refused when the first is long past; well after that, the first is taken back.
 
@@ -25,7 +25,7 @@ use super::{RedisStore, limit_arguments, revision, wrong_answer};
 use crate::fault::Fault;
 use crate::keys;
 use crate::scripts;
-use crate::value::{self, Found};
+use crate::value::Found;
 
 /// The second step comes within so many milliseconds of the first, or not at all.
 const COMMITTED_WITHIN: u64 = 10_000;
@@ -215,8 +215,9 @@ impl RedisStore {
             return Ok(());
         }
         let Some(Marker { old, prepared, max, evict }) = Marker::read(&marker) else { return Err(wrong_answer(verb)) };
-        let (before, _) = self.value(verb, &old).await?;
-        if value::successor(&before) == Some(*new) {
+        let committed = [self.keys().session(&old)];
+        let committed = self.run(Verb::Renew, &scripts::COMMITTED, &committed, &[new.as_bytes().to_vec()]).await?;
+        if committed.number().ok_or_else(|| wrong_answer(verb))? > 0 {
             let evict = u8::from(evict).to_string().into_bytes();
             self.finalize(Verb::Renew, new, record, max.to_string().into_bytes(), evict).await?;
         } else if now > from_unix_millis(prepared.saturating_add(COMMITTED_WITHIN + MARGIN)) {

@@ -13,13 +13,14 @@ use cloakroom_services::shared;
 use cloakroom_testkit::ManualClock;
 
 use super::*;
-use crate::options::RedisOptions;
+use crate::options::{RedisDurability, RedisOptions};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const SECOND: Revision = Revision::FIRST.next();
 
 /// A visitor of a cluster who is signing in, and a clock that stands still.
 struct SignIn {
+    options: RedisOptions,
     store: RedisStore,
     clock: Arc<ManualClock>,
     alice: Principal,
@@ -41,11 +42,12 @@ impl SignIn {
         let clock = Arc::new(ManualClock::new());
         let prefix = format!("cloakroom:crossing-{}:", unique());
         let options = RedisOptions::new(&shared::cluster()).unwrap().with_prefix(prefix).unwrap();
-        let store = options.with_clock(clock.clone()).open().await.unwrap();
+        let options = options.with_clock(clock.clone());
+        let store = options.clone().open().await.unwrap();
         let alice = Principal::new(format!("alice-{}", unique())).unwrap();
         let before = record(&clock);
         let after = before.clone().owned_by(alice.clone());
-        let sign_in = Self { store, clock, old: id(None), new: id(Some(&alice)), alice, before, after };
+        let sign_in = Self { options, store, clock, old: id(None), new: id(Some(&alice)), alice, before, after };
         let created = sign_in.store.create(&sign_in.old, &sign_in.before, None).await.unwrap();
         assert_eq!(created, Create::Created { evicted: vec![] });
         sign_in
@@ -273,6 +275,26 @@ async fn the_third_step_does_not_say_that_what_was_ended_lives() {
     assert_eq!(sign_in.commit(latest).await.unwrap(), Code::Done);
     let arrived = sign_in.store.arrive(&sign_in.new, SECOND, &sign_in.after, None).await;
     assert_eq!(arrived.unwrap(), Renew::Gone(Some(EndReason::Revoked)));
+}
+
+/// Else a failover at the one node takes the second step back, and the third stays at the other: both ids would live.
+#[tokio::test]
+async fn nobody_takes_the_third_step_where_replicas_may_not_know_of_the_second() {
+    let sign_in = SignIn::died(Died::AfterCommitting).await;
+    let more_than_there_are = RedisDurability::Acked { replicas: 9, timeout: Duration::from_millis(20) };
+    let cautious = sign_in.options.clone().with_durability(more_than_there_are).open().await.unwrap();
+    let (new, alice) = (&sign_in.new, &sign_in.alice);
+    for error in [
+        cautious.load(new).await.map(drop).unwrap_err(),
+        cautious.list(alice, Page::FIRST).await.map(drop).unwrap_err(),
+        cautious.update(new, SECOND, &sign_in.after).await.map(drop).unwrap_err(),
+        cautious.revoke(alice, sign_in.after.handle()).await.map(drop).unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error}");
+        let (value, now) = sign_in.store.value(Verb::Load, new).await.unwrap();
+        assert!(matches!(Found::of(&value, now, Verb::Load).unwrap(), Found::Pending(_)), "after {error}");
+    }
+    sign_in.assert_moved().await;
 }
 
 /// A replica takes over that had got neither of the two steps: the session is under the old id, as it was.
