@@ -15,8 +15,7 @@ use super::open_error::{RedisOpenError, RedisOpenErrorKind};
 use crate::fault::Fault;
 use crate::options::Endpoint;
 
-/// For so long a failover that was heard of is not forgotten. Sentinels tell each other of it every 2 seconds, and what
-/// it replaced may call itself a primary for up to 20 after it is back.
+/// For so long a failover that was heard of is not forgotten: Sentinels tell each other of it every 2 seconds.
 const FRESH: Duration = Duration::from_secs(20);
 /// The longest to wait for more answers after the first.
 const GRACE: Duration = Duration::from_millis(500);
@@ -67,14 +66,13 @@ impl Sentinels {
     }
 
     async fn ask(&self, sentinel: &Endpoint) -> Result<Named, RedisOpenError> {
-        const ADDRESS: &str = "SENTINEL GET-MASTER-ADDR-BY-NAME";
         let connection = Connection::open(sentinel, &self.greeting).await?;
         let mut packet = Pipeline::new();
         // First the number: if a failover falls between the two, what is newer than it says is harmless.
         packet.cmd("SENTINEL").arg("MASTER").arg(&self.service);
         packet.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&self.service);
         let fault = |fault: &Fault| RedisOpenError::from_fault(RedisOpenErrorKind::Refused, sentinel, fault);
-        let wrong = || fault(&Fault::wrong_answer(ADDRESS));
+        let wrong = || fault(&Fault::wrong_answer("SENTINEL GET-MASTER-ADDR-BY-NAME"));
         // Whoever asks bounds the time.
         let answers = connection.exchange(&mut packet, 0, Duration::from_secs(60)).await;
         let answers = answers.map_err(|error| fault(&error))?;
