@@ -88,6 +88,12 @@ struct Outage {
     back: Instant,
 }
 
+/// Waits until everything answers again.
+async fn end_of_outage(load: &Running, killed: Instant) -> Outage {
+    load.back().await;
+    Outage { killed, back: Instant::now() }
+}
+
 fn tell(title: &str, report: &Report, Outage { killed, back }: Outage) -> Duration {
     let (first, last) = (report.first_answer(killed).unwrap(), report.last_error(killed).unwrap_or_default());
     let away = report.away(killed, back);
@@ -124,8 +130,7 @@ mod sentinel {
     /// The same, until everything answers again.
     async fn fail_over(load: &Running, group: &Sentinel, state: Replicas) -> Outage {
         let killed = take_over(load, group, state).await;
-        load.back().await;
-        Outage { killed, back: Instant::now() }
+        end_of_outage(load, killed).await
     }
 
     async fn start(group: &Sentinel, durability: &str) -> Running {
@@ -164,8 +169,7 @@ mod sentinel {
             bring_back(dead, NOT_CHOSEN);
             group.await_stable().unwrap();
         });
-        load.back().await;
-        let outage = Outage { killed, back: Instant::now() };
+        let outage = end_of_outage(&load, killed).await;
         let report = load.stop().await;
         tell("Sentinel, acked, replicas behind", &report, outage);
         report.assert_acknowledged();
@@ -242,8 +246,7 @@ mod cluster {
             bring_back(dead, NOT_CHOSEN);
             cluster.await_stable().unwrap();
         });
-        load.back().await;
-        let outage = Outage { killed, back: Instant::now() };
+        let outage = end_of_outage(&load, killed).await;
         (load.stop().await, outage)
     }
 
@@ -267,8 +270,7 @@ mod cluster {
         let load = under_load(two(async || redis(&cluster.url(), ASYNC).await).await);
         load.answers(2_000).await;
         let (_, killed) = fail_over(&load, &cluster, UNCOPIED).await;
-        load.back().await;
-        let outage = Outage { killed, back: Instant::now() };
+        let outage = end_of_outage(&load, killed).await;
         let report = load.stop().await;
         let back = tell("Cluster, async, replicas behind", &report, outage);
         report.assert_only_losses();
@@ -283,8 +285,7 @@ mod cluster {
         let load = under_load(under_ledgers(&cluster.url(), &directory).await);
         load.answers(2_000).await;
         let (_, killed) = fail_over(&load, &cluster, UNCOPIED).await;
-        load.back().await;
-        let outage = Outage { killed, back: Instant::now() };
+        let outage = end_of_outage(&load, killed).await;
         let report = load.stop().await;
         tell("Cluster, epoch, replicas behind", &report, outage);
         // Lists may still hold a session whose last renewal was lost, though no token opens it.
